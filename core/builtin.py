@@ -1,0 +1,29 @@
+"""The plugin ``core``: what the core itself provides, declared through the same interface as everyone's."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from core.hookspecs import hookimpl
+
+if TYPE_CHECKING:
+    from core.registry import Registrar
+
+API = 1
+
+_LOSSES = [
+    ("sparsity", "pulls empty space to empty", ["opacity"]),
+    ("opacity", "a pixel is covered or it is not", ["opacity"]),
+    ("orientation", "visible surfaces face the camera", ["weights", "normal"]),
+    ("distortion", "one thin surface along each ray, no fog", ["weights"]),
+    ("smoothness", "neighbouring normals agree", ["normal"]),
+    ("saturation", "keeps colours from burning out", ["rgb"]),
+]
+
+
+@hookimpl
+def register(registry: Registrar) -> None:
+    """Add the task ``lift`` and the regularisers."""
+    registry.add("task", "lift", "core.lift:Lift", "optimise a 3D scene against priors and losses")
+    for name, doc, needs in _LOSSES:
+        registry.add("loss", name, f"core.losses:{name}", doc, needs=needs)

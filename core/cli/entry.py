@@ -1,0 +1,103 @@
+"""``main``: switches that stand anywhere, the verbs, and what becomes of errors."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from core import discovery
+from core.cli.environment import prepare
+from core.errors import ConfigError, UserError
+
+
+@dataclass(frozen=True)
+class Switches:
+    """The switches that are accepted before and after any verb.
+
+    Attributes:
+        debug: show tracebacks.  external: load plugins that do not ship with Maquette.
+        blocked: plugins named by ``-p no:NAME``.
+    """
+
+    debug: bool = False
+    external: bool = True
+    blocked: tuple[str, ...] = ()
+
+
+def split_switches(argv: Sequence[str]) -> tuple[Switches, list[str]]:
+    """Take ``--debug``, ``--no-plugins`` and ``-p no:NAME`` out of ``argv``, up to a ``--``."""
+    rest: list[str] = []
+    blocked: list[str] = []
+    debug, external = os.environ.get("MAQUETTE_DEBUG", "") not in ("", "0"), True
+    words = list(argv)
+    while words:
+        word = words.pop(0)
+        if word == "--":
+            rest += [word, *words]
+            break
+        if word == "--debug":
+            debug = True
+        elif word == "--no-plugins":
+            external = False
+        elif word == "-p" and words and words[0].startswith("no:"):
+            blocked.append(words.pop(0).removeprefix("no:"))
+        else:
+            rest.append(word)
+    return Switches(debug, external, tuple(blocked)), rest
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit code.
+
+    Args:
+        argv: the words after the program's name; None takes them from the process.
+    """
+    prepare()
+    switches, words = split_switches(sys.argv[1:] if argv is None else argv)
+    discovery.configure(switches.blocked, switches.external)
+    try:
+        from core.cli.app import app
+
+        result = app(words or ["--help"], prog_name=_program(), standalone_mode=False)
+        sys.stdout.flush()
+        return result if isinstance(result, int) else 0
+    except KeyboardInterrupt:
+        return _say("interrupted", 130)
+    except BrokenPipeError:  # `maquette plugins | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        return _report(error, switches.debug)
+
+
+def _program() -> str:
+    name = os.path.basename(sys.argv[0])
+    return name if name in ("launch.py", "maquette") else "maquette"
+
+
+def _say(text: str, code: int) -> int:
+    print(text, file=sys.stderr)
+    return code
+
+
+def _report(error: Exception, debug: bool) -> int:
+    if type(error).__name__ == "Abort":
+        return _say("interrupted", 130)
+    if debug:
+        traceback.print_exc()
+    if isinstance(error, ConfigError):
+        return _say("\n".join(f"error: {problem}" for problem in error.problems), 2)
+    if isinstance(error, UserError):
+        return _say(f"error: {error}", 2)
+    if callable(describe := getattr(error, "format_message", None)):  # the parser's own refusals
+        return _say(f"error: {describe()}{_see_help(error)}", 2)
+    hint = "" if debug else " Run again with --debug to see where."
+    return _say(f"error: {type(error).__name__}: {' '.join(str(error).split())}.{hint}", 1)
+
+
+def _see_help(error: Exception) -> str:
+    context = getattr(error, "ctx", None)
+    return f" See: {context.command_path} --help" if context is not None else ""

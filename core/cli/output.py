@@ -1,0 +1,33 @@
+"""Plain text for terminals and pipes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+
+def table(rows: Sequence[Sequence[str]], header: Sequence[str] = ()) -> str:
+    """Left-aligned columns; the last one is not padded, and is cut to the terminal's width on a terminal."""
+    lines = [list(header), *map(list, rows)] if header else [list(r) for r in rows]
+    if not lines:
+        return ""
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    texts = ["  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in lines]
+    if sys.stdout.isatty():
+        width = shutil.get_terminal_size().columns
+        texts = [t if len(t) <= width else t[: width - 1] + "…" for t in texts]
+    return "\n".join(texts)
+
+
+def write_json(value: Any, file: Path | None = None) -> None:
+    """Print ``value`` as JSON, or write it to ``file``; paths become strings."""
+    text = json.dumps(value, indent=2, default=str)
+    if file is None:
+        print(text)
+        return
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text + "\n")

@@ -1,0 +1,153 @@
+"""``text``, ``run``, ``fit`` and ``resume``: from a job file and overrides to a run.
+
+A prompt is an argument of its own and reaches the job as it was typed; only ``key=value`` words are overrides.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from core.discovery import get_registry
+from core.errors import UserError
+
+if TYPE_CHECKING:
+    from core.config.job import Job
+
+TEXT_PRESET = "text-to-3d"
+_KEY = re.compile(r"[A-Za-z_][\w.\[\]-]*=", re.ASCII)
+
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Changes to the job file.")]
+Output = Annotated[Path | None, typer.Option("--output", metavar="DIR", help="Folder that receives the run's folder.")]
+Seed = Annotated[int | None, typer.Option("--seed", help="Everything random follows from it.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No status line.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything, build and train nothing.")]
+Print = Annotated[bool, typer.Option("--print-config", help="Print the resolved job as YAML and stop.")]
+Resume = Annotated[Path | None, typer.Option("--resume", metavar="RUN", help="Continue this run's last checkpoint.")]
+
+
+def attach(app: typer.Typer) -> None:
+    """Add this module's verbs."""
+    for verb in (text, run, fit, resume):
+        app.command(verb.__name__)(verb)
+
+
+def text(
+    prompt: Annotated[str, typer.Argument(help="The sentence, in quotes.")],
+    overrides: Overrides = None,
+    config: Annotated[str, typer.Option("--config", metavar="FILE|PRESET", help="The job to start from.")] = TEXT_PRESET,
+    output: Output = None,
+    seed: Seed = None,
+    quiet: Quiet = False,
+    dry_run: DryRun = False,
+    print_config: Print = False,
+    resume: Resume = None,
+) -> None:
+    """Make a 3D object from a sentence."""
+    if not prompt.strip():
+        raise UserError("the prompt is empty; write what to make, for example: maquette text \"a red mug\"")
+    check_overrides(overrides or [], f'. A prompt of several words needs quotes: text "{prompt} …"')
+    job = _load(config, overrides, {"prompt": prompt, **_given(output, seed)})
+    _carry_out(job, quiet, dry_run, print_config, resume)
+
+
+def run(
+    config: Annotated[str, typer.Argument(metavar="CONFIG", help="A job file, or a preset's name.")],
+    overrides: Overrides = None,
+    output: Output = None,
+    seed: Seed = None,
+    quiet: Quiet = False,
+    dry_run: DryRun = False,
+    print_config: Print = False,
+    resume: Resume = None,
+) -> None:
+    """Run any job file or preset."""
+    check_overrides(overrides or [])
+    _carry_out(_load(config, overrides, _given(output, seed)), quiet, dry_run, print_config, resume)
+
+
+def fit(
+    config: Annotated[str, typer.Argument(metavar="CONFIG", help="A job file, or a preset's name.")],
+    overrides: Overrides = None,
+    output: Output = None,
+    seed: Seed = None,
+    quiet: Quiet = False,
+    dry_run: DryRun = False,
+    print_config: Print = False,
+    resume: Resume = None,
+) -> None:
+    """Fit a prior or a generator to data."""
+    check_overrides(overrides or [])
+    job = _load(config, overrides, _given(output, seed))
+    lifts = [stage.config.name for stage in job.stages if stage.task.name.rpartition("/")[2] == "lift"]
+    if lifts:
+        raise UserError(f"{config} fits nothing: its task is 'lift'. Use: maquette run {config}")
+    _carry_out(job, quiet, dry_run, print_config, resume)
+
+
+def resume(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="The run's folder, or one of its checkpoints.")],
+    overrides: Overrides = None,
+    quiet: Quiet = False,
+) -> None:
+    """Continue a run from its last checkpoint, with the job it was started with and any changes."""
+    check_overrides(overrides or [])
+    job = _load(str(saved_config(folder)), overrides, {})
+    _carry_out(job, quiet, dry_run=False, print_config=False, resume=folder)
+
+
+def saved_config(folder: Path) -> Path:
+    """The resolved job of a run, given the run's folder or one of its checkpoints.
+
+    Raises:
+        UserError: ``folder`` is neither.
+    """
+    for place in (folder, folder.parent.parent):
+        if (place / "config.yaml").is_file():
+            return place / "config.yaml"
+    what = "holds no config.yaml, so it is not a run" if folder.is_dir() else "does not exist"
+    raise UserError(f"{folder} {what}")
+
+
+def check_overrides(words: Sequence[str], hint: str = "") -> None:
+    """Refuse a word that is not ``key=value``.
+
+    Raises:
+        UserError: naming the word.
+    """
+    for word in words:
+        if not _KEY.match(word):
+            raise UserError(f"'{word}' is not of the form key=value{hint}")
+
+
+def _given(output: Path | None, seed: int | None) -> dict[str, Any]:
+    values = {"output": None if output is None else str(output), "seed": seed}
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def _load(config: str, overrides: list[str] | None, extra: dict[str, Any]) -> Job:
+    from core.config.loading import load_job
+
+    return load_job(config, overrides or [], get_registry(), extra)
+
+
+def _carry_out(job: Job, quiet: bool, dry_run: bool, print_config: bool, resume: Path | None) -> None:
+    if print_config:
+        from core.config.dump import dump_yaml
+
+        print(dump_yaml(job.resolved), end="")
+        return
+    if dry_run:
+        steps = ", ".join(f"{s.config.name} ({s.task.name}, {s.config.steps} steps)" for s in job.stages)
+        print(f"{job.source}: nothing is wrong. Stages: {steps}.")
+        return
+    if resume is not None:
+        saved_config(resume)
+    from core.job import run_job
+
+    done = run_job(job, job.registry, resume=resume, quiet=quiet)
+    print(f"{done.state}: {done.folder}")

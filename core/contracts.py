@@ -1,0 +1,293 @@
+"""What a component of each kind is and does. A plugin subclasses one of these and declares it in ``register``.
+
+Every component is built as ``Class(options, context)``: ``options`` is an instance of its ``Config``, ``context``
+tells it the device, the seed and what was built before it.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from core.config.base import ComponentSpec, Config
+from core.types import Cameras, Condition, Mesh, Render
+
+if TYPE_CHECKING:
+    from core.diffusion.process import DiffusionProcess
+
+
+@dataclass
+class Context:
+    """What a component may know when it is built.
+
+    Attributes:
+        device: where its tensors live.
+        seed: the run's seed; initial values come from ``generator()``, never from the global stream.
+        build: builds another component from its spec (``context.build(options.prior)``).
+        parts: what was built before, by kind: a renderer may look at ``parts["geometry"]``.
+        bound: half the side of the scene's cube, in world units.
+    """
+
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    seed: int = 0
+    build: Callable[[ComponentSpec], Any] | None = None
+    parts: dict[str, Any] = field(default_factory=dict)
+    bound: float = 1.0
+
+    def generator(self, name: str = "") -> torch.Generator:
+        """A CPU generator of its own for ``name``: adding a component does not change another's initial values."""
+        return torch.Generator().manual_seed(stream_seed(self.seed, "init", name))
+
+
+def stream_seed(*parts: int | str) -> int:
+    """A 63-bit seed that depends on every part and on nothing else (not on Python's hash seed)."""
+    words: list[int] = []
+    for part in parts:
+        words += [part & 0xFFFFFFFF, part >> 32 & 0xFFFFFFFF] if isinstance(part, int) else list(part.encode())
+        words.append(0x9E3779B9)
+    return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0] >> 1)
+
+
+@dataclass
+class Step:
+    """One step of the loop, as a task sees it.
+
+    Attributes:
+        index: 0-based step of this stage.  total: steps of this stage.
+        seed: the run's seed.  stage: the stage's index.  micro: micro-batch index under gradient accumulation.
+    """
+
+    index: int
+    total: int
+    seed: int = 0
+    stage: int = 0
+    micro: int = 0
+    metrics: dict[str, float] = field(default_factory=dict)
+
+    def generator(self, name: str) -> torch.Generator:
+        """The random stream ``name`` of this very step; the same after a resume."""
+        return torch.Generator().manual_seed(self.stream(name))
+
+    def stream(self, name: str) -> int:
+        """The seed of the random stream ``name`` of this very step."""
+        return stream_seed(self.seed, self.stage, self.index, self.micro, name)
+
+    def log(self, **values: float) -> None:
+        """Report numbers beside the losses (shown in the status line and in ``metrics.jsonl``)."""
+        self.metrics.update(values)
+
+
+class Component(ABC):
+    """The base of every component: where its options are described."""
+
+    Config: ClassVar[type[Config]] = Config
+
+    @classmethod
+    def signals(cls, options: Any) -> tuple[list[str], list[str]] | None:
+        """``(needs, gives)`` where they depend on the options; None keeps what was registered."""
+        return None
+
+
+class Module(nn.Module, Component):
+    """A component with parameters or buffers; its ``state_dict`` goes into the checkpoint."""
+
+    def __init__(self, options: Any, context: Context) -> None:
+        super().__init__()
+        self.options = options
+        self.context = context
+
+    def param_groups(self) -> list[dict[str, Any]]:
+        """Groups for the optimiser; ``lr_scale`` in a group multiplies the stage's learning rate."""
+        return [{"params": [p for p in self.parameters() if p.requires_grad]}]
+
+    def update(self, step: Step) -> None:
+        """Called once before each step (grids, annealed levels); deterministic given the step's streams."""
+
+
+class Task(Module):
+    """What the loop optimises: lifting a prompt, fitting a prior or a generative system."""
+
+    @abstractmethod
+    def training_step(self, step: Step) -> dict[str, Tensor]:
+        """Weighted losses by name, scalars; the loop back-propagates their sum."""
+
+    def preview(self, step: Step) -> dict[str, Any]:
+        """Pictures by name, [H, W, 3] uint8 arrays; called under ``no_grad``."""
+        return {}
+
+    def finish(self, run: Any) -> None:
+        """Called after the last step: export assets, save weights."""
+
+
+class Geometry(Module):
+    """A representation of shape (and of the features that a material turns into colour)."""
+
+    def field(self, points: Tensor) -> dict[str, Tensor]:
+        """At ``points`` [N, 3] in world units: ``density`` [N] >= 0 (per unit length) and ``features`` [N, C]."""
+        raise NotImplementedError(f"{type(self).__name__} has no density field")
+
+    def density(self, points: Tensor) -> Tensor:
+        """[N] density alone; override where features can be skipped."""
+        return self.field(points)["density"]
+
+    def sdf(self, points: Tensor) -> Tensor:
+        """[N] signed distance, negative inside."""
+        raise NotImplementedError(f"{type(self).__name__} has no signed distance")
+
+    def mesh(self, resolution: int) -> Mesh:
+        """The surface; may be empty. Vertices in world units."""
+        raise NotImplementedError(f"{type(self).__name__} cannot be turned into a mesh")
+
+    def init_from(self, other: Geometry, step: Callable[[int], None] | None = None) -> None:
+        """Take over another representation of the same scene (from an earlier stage)."""
+        raise NotImplementedError(f"{type(self).__name__} cannot start from {type(other).__name__}")
+
+
+class Material(Module):
+    """Turns features (and normals, view and light directions) into colour."""
+
+    feature_channels: int = 3
+    needs_normal: bool = False
+
+    @abstractmethod
+    def forward(
+        self,
+        features: Tensor,  # [N, C]
+        points: Tensor,  # [N, 3]
+        directions: Tensor,  # [N, 3] unit, from the camera
+        normals: Tensor | None,  # [N, 3] unit
+        light: Tensor | None = None,  # [N, 3] position of the point light
+    ) -> Tensor:
+        """[N, 3] sRGB in [0, 1]."""
+
+
+class Background(Module):
+    """What is seen where the object is not."""
+
+    @abstractmethod
+    def forward(self, directions: Tensor) -> Tensor:
+        """[..., 3] directions, unit, to [..., 3] sRGB in [0, 1]."""
+
+
+class Renderer(Module):
+    """Makes images of a geometry with a material over a background (found in ``context.parts``)."""
+
+    @abstractmethod
+    def forward(self, cameras: Cameras, step: Step | None = None) -> Render:
+        """``step`` gives random streams while training; None renders without randomness."""
+
+
+class Prior(Module):
+    """A diffusion model behind one face: 2D, multi-view or 3D-native."""
+
+    process: DiffusionProcess
+    guidance_scale: float = 7.5
+
+    @abstractmethod
+    def encode(self, rgb: Tensor) -> Tensor:
+        """[B, H, W, 3] sRGB in [0, 1] to the prior's space [B, C, h, w]; differentiable."""
+
+    @abstractmethod
+    def decode(self, latents: Tensor) -> Tensor:
+        """The inverse of ``encode``: [B, H, W, 3] in [0, 1]."""
+
+    @abstractmethod
+    def condition(self, texts: list[str], cameras: Cameras | None = None) -> Condition:
+        """Embed one text (and one view) per image; ``""`` is the unconditional text."""
+
+    @abstractmethod
+    def predict(self, noisy: Tensor, t: Tensor, condition: Condition) -> Tensor:
+        """The network's raw output at integer timesteps ``t`` [B], in the process's parametrisation."""
+
+
+class Score(Component):
+    """Turns a prior's predictions into a loss on what was rendered."""
+
+    def __init__(self, options: Any, context: Context) -> None:
+        self.options = options
+        self.context = context
+
+    @abstractmethod
+    def loss(self, prior: Prior, latents: Tensor, condition: Condition, negative: Condition, step: Step) -> Tensor:
+        """A scalar whose gradient in ``latents`` [B, C, h, w] is the score's."""
+
+
+class DataSource(Component):
+    """Cameras, and images where there are any."""
+
+    def __init__(self, options: Any, context: Context) -> None:
+        self.options = options
+        self.context = context
+
+    @abstractmethod
+    def batch(self, step: Step) -> dict[str, Any]:
+        """At least ``cameras`` (:class:`Cameras`); deterministic given the step's streams."""
+
+
+class PromptProcessor(Component):
+    """Turns the job's sentence into one text per view."""
+
+    def __init__(self, options: Any, context: Context) -> None:
+        self.options = options
+        self.context = context
+
+    @abstractmethod
+    def texts(self, prompt: str, cameras: Cameras) -> list[str]:
+        """One text per camera."""
+
+
+class Generator(Task):
+    """A 3D-native model: fitted as a task, sampled into geometries."""
+
+    @abstractmethod
+    def sample(self, n: int, condition: Condition | None, generator: torch.Generator) -> list[Geometry]:
+        """``n`` geometries."""
+
+
+class Exporter(Component):
+    """Writes assets."""
+
+    def __init__(self, options: Any, context: Context) -> None:
+        self.options = options
+        self.context = context
+
+    @abstractmethod
+    def export(self, scene: Scene, folder: Path) -> Iterator[Path]:
+        """Write into ``folder``; yield each file written."""
+
+
+class Metric(Component):
+    """Measures renders of an object against what was asked."""
+
+    def __init__(self, options: Any, context: Context) -> None:
+        self.options = options
+        self.context = context
+
+    @abstractmethod
+    def measure(self, renders: Render, prompt: str) -> dict[str, float]:
+        """Numbers by name."""
+
+
+@dataclass
+class Scene:
+    """A finished object, as exporters see it.
+
+    Attributes:
+        geometry, material, background, renderer: the built components.
+        name: a file-name-safe title.  prompt: the sentence it was made from.
+    """
+
+    geometry: Geometry
+    material: Material
+    background: Background
+    renderer: Renderer
+    name: str = "asset"
+    prompt: str = ""
+    cache: dict[str, Any] = field(default_factory=dict)

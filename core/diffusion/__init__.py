@@ -1,0 +1,1 @@
+"""What all diffusion code shares: the process, classifier-free guidance, sampling, diffusers folders."""

@@ -1,0 +1,109 @@
+"""A latent text-to-image prior from any diffusers pipeline folder: Stable Diffusion 1.x, 2.x, and ours.
+
+The folder (or hub name) holds ``vae/``, ``text_encoder/``, ``tokenizer/``, ``unet/`` and ``scheduler/`` in diffusers'
+formats. The embedded prior and public weights load through this one class.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from core.contracts import Context, Prior
+from core.diffusion.process import DiffusionProcess
+from core.errors import UserError
+from core.types import Cameras, Condition
+
+PARTS = ("vae", "text_encoder", "tokenizer", "unet", "scheduler")
+
+
+def load_parts(source: str, unet: str = "unet") -> dict[str, Any]:
+    """The five parts of a pipeline, in evaluation mode, from a local folder or, where the libraries reach it, a hub.
+
+    Raises:
+        UserError: when a part is missing or cannot be read, naming it.
+    """
+    from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+    from transformers import CLIPTextModel, CLIPTokenizer
+
+    local = Path(source).expanduser()
+    if local.exists():
+        missing = [p for p in (*PARTS[:3], unet, PARTS[4]) if not (local / p).is_dir()]
+        if missing:
+            raise UserError(f"{source} is no diffusers pipeline folder: it lacks {', '.join(missing)}")
+        source = str(local)
+    loaders = {
+        "vae": AutoencoderKL,
+        "text_encoder": CLIPTextModel,
+        "tokenizer": CLIPTokenizer,
+        unet: UNet2DConditionModel,
+        "scheduler": DDIMScheduler,
+    }
+    parts: dict[str, Any] = {}
+    for name, loader in loaders.items():
+        try:
+            parts["unet" if name == unet else name] = loader.from_pretrained(source, subfolder=name)
+        except (OSError, ValueError, KeyError) as error:
+            raise UserError(f"cannot load {name} of '{source}': {str(error).splitlines()[0]}") from error
+    return parts
+
+
+class LatentPrior(Prior):
+    """Encode by the autoencoder's mean, tell by CLIP's last hidden state, predict by the UNet.
+
+    Args:
+        parts: what :func:`load_parts` returned; all parameters are frozen.
+        image_size: pictures are resized to this square before encoding, in pixels.
+        dtype: precision of the UNet's arithmetic; everything outside stays float32.
+    """
+
+    def __init__(
+        self, options: Any, context: Context, parts: dict[str, Any], image_size: int | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:  # fmt: skip
+        super().__init__(options, context)
+        self.vae = parts["vae"].float().eval().requires_grad_(False)
+        self.text_encoder = parts["text_encoder"].float().eval().requires_grad_(False)
+        self.unet = parts["unet"].float().eval().requires_grad_(False)
+        self.tokenizer = parts["tokenizer"]
+        self.process = DiffusionProcess.from_scheduler(parts["scheduler"])
+        factor = 2 ** (len(self.vae.config.block_out_channels) - 1)
+        self.image_size = image_size or int(self.unet.config.sample_size) * factor
+        self.dtype = dtype
+        self._texts: dict[str, Tensor] = {}
+
+    def encode(self, rgb: Tensor) -> Tensor:
+        image = rgb.permute(0, 3, 1, 2)
+        if image.shape[-2:] != (self.image_size, self.image_size):
+            image = F.interpolate(image, size=(self.image_size,) * 2, mode="bilinear", antialias=True)
+        return self.vae.encode(image * 2 - 1).latent_dist.mode() * self.vae.config.scaling_factor
+
+    def decode(self, latents: Tensor) -> Tensor:
+        image = self.vae.decode(latents / self.vae.config.scaling_factor).sample
+        return (image.permute(0, 2, 3, 1) / 2 + 0.5).clamp(0, 1)
+
+    @torch.no_grad()
+    def embed_text(self, text: str) -> Tensor:
+        """[L, D] token states; each text is embedded once."""
+        if text not in self._texts:
+            length = min(self.tokenizer.model_max_length, self.text_encoder.config.max_position_embeddings)
+            tokens = self.tokenizer(
+                text, padding="max_length", truncation=True, max_length=length, return_tensors="pt"
+            )
+            ids = tokens.input_ids.to(self.text_encoder.device)
+            self._texts[text] = self.text_encoder(ids).last_hidden_state[0]
+        return self._texts[text]
+
+    def condition(self, texts: list[str], cameras: Cameras | None = None) -> Condition:
+        return Condition(text=torch.stack([self.embed_text(t) for t in texts]))
+
+    def predict(self, noisy: Tensor, t: Tensor, condition: Condition) -> Tensor:
+        with torch.autocast(noisy.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            output = self.unet(
+                noisy, t, encoder_hidden_states=condition.text, class_labels=condition.camera
+            ).sample
+        return output.float()

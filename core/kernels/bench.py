@@ -1,0 +1,185 @@
+"""How fast each backend is here: forward and backward, against plain PyTorch in the same run."""
+
+from __future__ import annotations
+
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from core.errors import UserError
+
+from . import dispatch
+from .compositing import composite
+from .hash_grid import HashGridSpec, hash_grid
+from .marching import RaySamples, march
+
+Job = Callable[[str], object]  # a backend's name -> one forward and backward
+
+
+def bench(
+    kernels: Sequence[str] | None = None,
+    threads: int = 2,
+    repeats: int = 5,
+    points: int = 131_072,
+    rays: int = 4096,
+    device: str | None = None,
+) -> list[dict[str, object]]:
+    """Time every available backend, the backends taking turns so that a busy machine slows all alike.
+
+    Args:
+        kernels: names; None for all that have a job here.
+        threads: of PyTorch and Numba (which cannot exceed ``NUMBA_NUM_THREADS``).
+        repeats: timed runs of each, after one untimed.
+        points: of the hash grid.
+        rays: of marching and compositing.
+        device: ``cpu`` or ``cuda``; None for ``cuda`` where there is one.
+
+    Returns:
+        dicts with ``kernel``, ``backend``, ``shape``, ``ms`` (median), ``ratio`` (median time of the reference over
+        this one's: above 1 is faster than plain PyTorch), ``threads`` and ``device``.
+
+    Raises:
+        UserError: an unknown kernel, or no repeats.
+    """
+    if repeats < 1 or threads < 1:
+        raise UserError(f"bench: repeats ({repeats}) and threads ({threads}) must be at least 1.")
+    device = device or ("cuda" if dispatch.cuda_present() else "cpu")
+    jobs = {
+        "hash_grid": lambda: _hash_grid(points, device),
+        "march": lambda: _march(rays, device),
+        "composite": lambda: _composite(rays, device),
+    }
+    wanted = list(jobs) if kernels is None else [k for k in kernels if dispatch.backends(k) and k in jobs]
+    rows: list[dict[str, object]] = []
+    with _threads(threads):
+        for kernel in wanted:
+            shape, job = jobs[kernel]()
+            names = [b.name for b in dispatch.backends(kernel) if b.runs_on(device) and b.available()[0]]
+            times = _interleaved(job, names, repeats, device)
+            base = times["reference"]
+            rows += [
+                {
+                    "kernel": kernel,
+                    "backend": name,
+                    "shape": shape,
+                    "ms": round(1e3 * times[name], 3),
+                    "ratio": round(base / times[name], 2),
+                    "threads": threads,
+                    "device": device,
+                }
+                for name in names
+            ]
+    return rows
+
+
+def machine() -> dict[str, str]:
+    """What the figures were measured on: processor, cores, GPU, PyTorch, Numba."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        numba = version("numba")
+    except PackageNotFoundError:
+        numba = "none"
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
+    return {
+        "processor": _processor(),
+        "cores": str(torch.get_num_threads()) + " used by default",
+        "gpu": gpu,
+        "torch": torch.__version__,
+        "numba": numba,
+        "python": platform.python_version(),
+    }
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text(errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _interleaved(job: Job, names: Sequence[str], repeats: int, device: str) -> dict[str, float]:
+    """Median seconds of each backend; the first round compiles and warms up."""
+    times: dict[str, list[float]] = {name: [] for name in names}
+    for turn in range(repeats + 1):
+        for name in names:
+            _wait(device)
+            start = time.perf_counter()
+            job(name)
+            _wait(device)
+            if turn:
+                times[name].append(time.perf_counter() - start)
+    return {name: statistics.median(seen) for name, seen in times.items()}
+
+
+def _wait(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def _hash_grid(points: int, device: str) -> tuple[str, Job]:
+    generator = torch.Generator().manual_seed(0)
+    spec = HashGridSpec()
+    table = spec.table(generator).to(device).requires_grad_()
+    x = torch.rand(points, 3, generator=generator).to(device)
+    gout = torch.rand(points, spec.width, generator=generator).to(device)
+
+    def job(name: str) -> tuple[Tensor, ...]:
+        return torch.autograd.grad(hash_grid(x, table, spec.resolutions, name), table, gout)
+
+    return f"{points} points x {spec.levels} levels x {spec.features}, forward + backward to the table", job
+
+
+def _rays(rays: int, device: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Rays from outside towards a hollow ball in [-1, 1]^3: origins, directions, box, occupied cells."""
+    generator = torch.Generator().manual_seed(0)
+    origins = torch.nn.functional.normalize(torch.randn(rays, 3, generator=generator), dim=-1) * 3
+    aims = torch.rand(rays, 3, generator=generator) * 1.6 - 0.8
+    axis = (torch.arange(64) + 0.5) / 32 - 1
+    radius = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij")).norm(dim=0)
+    directions = torch.nn.functional.normalize(aims - origins, dim=-1)
+    box = torch.tensor([[-1.0] * 3, [1.0] * 3])
+    return origins.to(device), directions.to(device), box.to(device), ((radius - 0.6).abs() < 0.1).to(device)
+
+
+def _march(rays: int, device: str) -> tuple[str, Job]:
+    origins, directions, box, binary = _rays(rays, device)
+
+    def job(name: str) -> RaySamples:
+        return march(origins, directions, box, binary, 0.01, backend=name)
+
+    return f"{rays} rays -> {len(job('reference').t_starts)} samples in 64^3 cells, forward", job
+
+
+def _composite(rays: int, device: str) -> tuple[str, Job]:
+    origins, directions, box, binary = _rays(rays, device)
+    samples = march(origins, directions, box, binary, 0.01, backend="reference")
+    generator = torch.Generator().manual_seed(0)
+    count = len(samples.t_starts)
+    sigmas = (torch.rand(count, generator=generator) * 10).to(device).requires_grad_()
+    values = torch.rand(count, 3, generator=generator).to(device).requires_grad_()
+
+    def job(name: str) -> tuple[Tensor, ...]:
+        out = composite(sigmas, values, samples.t_starts, samples.t_ends, samples.offsets, backend=name)
+        ones = [torch.ones_like(x) for x in out]
+        return torch.autograd.grad(out, (sigmas, values), ones)
+
+    return f"{count} samples on {rays} rays x 3 channels, forward + backward", job

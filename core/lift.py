@@ -1,0 +1,199 @@
+"""The task ``lift``: a scene is rendered from random views, priors say what it should look like, losses say the rest.
+
+Everything it knows are contracts: any geometry, renderer, material and background; any list of guidances, each a prior
+with a score; any prompt processor and camera source.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from core.config.base import ComponentSpec, Slot
+from core.config.base import Config as BaseConfig
+from core.config.schedule import Schedule
+from core.contracts import Context, Module, Prior, PromptProcessor, Scene, Score, Step, Task
+from core.types import Cameras, Render
+
+log = logging.getLogger("maquette")
+
+
+class GuidanceConfig(BaseConfig):
+    """One guidance: a prior, the score that turns its prediction into a gradient, and a weight."""
+
+    prior: Annotated[ComponentSpec, Slot("prior")]
+    """The diffusion model that knows what things look like."""
+    score: Annotated[ComponentSpec, Slot("score")]
+    """How its prediction becomes a gradient."""
+    weight: Schedule = Schedule([(0, 1.0)])
+    """Multiplies the score's loss."""
+
+
+class LiftConfig(BaseConfig):
+    """A scene, what guides it, and what it is exported as."""
+
+    prompt: str = Field(min_length=1)
+    """The sentence."""
+    negative_prompt: str = ""
+    """What guidance leads away from."""
+    geometry: Annotated[ComponentSpec, Slot("geometry")]
+    """The representation."""
+    material: Annotated[ComponentSpec, Slot("material")]
+    """Features to colour."""
+    background: Annotated[ComponentSpec, Slot("background")]
+    """What is behind the object."""
+    renderer: Annotated[ComponentSpec, Slot("renderer")]
+    """Makes pictures of the geometry."""
+    data: Annotated[ComponentSpec, Slot("data")]
+    """The cameras of each step."""
+    prompts: Annotated[ComponentSpec, Slot("prompt")]
+    """The sentence as each view hears it."""
+    guidance: list[GuidanceConfig] = Field(min_length=1)
+    """Priors and scores; their losses are added."""
+    losses: Annotated[dict[str, Schedule], Slot("loss")] = {}
+    """Weights of further losses, by name."""
+    export: list[Annotated[ComponentSpec, Slot("exporter")]] = []
+    """What is written when the job is done."""
+
+
+class Guidance:
+    """A built guidance. The prior is no submodule: its weights are files already and stay out of checkpoints."""
+
+    def __init__(self, config: GuidanceConfig, context: Context) -> None:
+        build: Any = context.build
+        self.prior: Prior = build(config.prior).to(context.device).eval().requires_grad_(False)
+        self.score: Score = build(config.score)
+        self.weight = config.weight
+
+    def loss(self, render: Render, texts: list[str], negatives: list[str], step: Step) -> Tensor:
+        """The weighted loss of one batch of views."""
+        latents = render.extras.get("latent")
+        if latents is None:
+            latents = self.prior.encode(render.rgb)
+        told = self.prior.condition(texts, render.cameras)
+        untold = self.prior.condition(negatives, render.cameras)
+        weight = self.weight.at(step.index, step.total)
+        return weight * self.score.loss(self.prior, latents, told, untold, step)
+
+
+class Lift(Task):
+    """Builds the parts in the order geometry, material, background, renderer, each seeing those before it."""
+
+    Config = LiftConfig
+
+    def __init__(self, options: LiftConfig, context: Context) -> None:
+        super().__init__(options, context)
+        build: Any = context.build
+        self.parts = nn.ModuleDict()
+        for kind in ("geometry", "material", "background", "renderer"):
+            part = build(getattr(options, kind))
+            self.parts[kind] = part
+            context.parts[kind] = part
+        previous = context.parts.get("previous")
+        if isinstance(previous, Lift) and previous.geometry is not None:
+            self.geometry.init_from(previous.geometry)
+        self.data = build(options.data)
+        self.prompts: PromptProcessor = build(options.prompts)
+        self.losses = {name: self._loss(name) for name in options.losses}
+        self._guidance: list[Guidance] | None = None
+        self._final: Cameras | None = None
+
+    def _loss(self, name: str) -> Any:
+        from core.discovery import get_registry
+
+        registry = self.context.parts.get("registry") or get_registry()
+        return registry.find("loss", name).load()
+
+    @property
+    def geometry(self) -> Any:
+        """The representation that is optimised."""
+        return self.parts["geometry"]
+
+    @property
+    def guidance(self) -> list[Guidance]:
+        """Priors are loaded at the first step: an export of a finished run loads none."""
+        if self._guidance is None:
+            self._guidance = [Guidance(g, self.context) for g in self.options.guidance]
+        return self._guidance
+
+    def param_groups(self) -> list[dict[str, Any]]:
+        return [group for part in self._modules_of() for group in part.param_groups()]
+
+    def _modules_of(self) -> list[Module]:
+        return [self.parts[k] for k in ("geometry", "material", "background", "renderer")]  # type: ignore[misc]
+
+    def update(self, step: Step) -> None:
+        for part in self._modules_of():
+            part.update(step)
+
+    def training_step(self, step: Step) -> dict[str, Tensor]:
+        cameras = self.data.batch(step)["cameras"].to(self.context.device)
+        render: Render = self.parts["renderer"](cameras, step)
+        texts = self.prompts.texts(self.options.prompt, cameras)
+        negatives = [self.options.negative_prompt] * len(cameras)
+        losses: dict[str, Tensor] = {}
+        for index, guidance in enumerate(self.guidance):
+            name = "guidance" if len(self.guidance) == 1 else f"guidance_{index}"
+            losses[name] = guidance.loss(render, texts, negatives, step)
+        for name, function in self.losses.items():
+            weight = self.options.losses[name].at(step.index, step.total)
+            if weight:
+                losses[name] = weight * function(render, step)
+        return losses
+
+    @torch.no_grad()
+    def preview(self, step: Step) -> dict[str, Any]:
+        """Four views at 128 pixels: colour above normals where the renderer gives them."""
+        azimuth = torch.arange(4) * torch.pi / 2 + 0.5
+        cameras = self.turntable(azimuth, elevation=0.3, size=128)
+        render: Render = self.parts["renderer"](cameras)
+        rows = [render.rgb]
+        if render.normal is not None:
+            rows.append(render.normal * 0.5 + 0.5)
+        picture = torch.cat([torch.cat(list(row), 1) for row in rows], 0)
+        return {"views": (picture.clamp(0, 1) * 255).byte().cpu().numpy()}
+
+    def turntable(self, azimuth: Tensor, elevation: float, size: int, distance: float = 3.0) -> Cameras:
+        """Cameras at ``azimuth`` [B] radians; 40 degrees of field of view frame the unit sphere."""
+        fov = torch.full_like(azimuth, 40.0).deg2rad()
+        tilt, far = torch.full_like(azimuth, elevation), torch.full_like(azimuth, distance)
+        return Cameras.orbit(azimuth, tilt, far, fov, size, size).to(self.context.device)
+
+    def scene(self) -> Scene:
+        """What exporters and metrics work on."""
+        parts: Any = self.parts
+        return Scene(
+            geometry=parts["geometry"], material=parts["material"], background=parts["background"],
+            renderer=parts["renderer"], name=slug(self.options.prompt), prompt=self.options.prompt,
+        )  # fmt: skip
+
+    def finish(self, run: Any) -> None:
+        self.eval()
+        export_scene(self.scene(), self.options.export, self.context, run)
+
+
+def slug(text: str) -> str:
+    """A file-name-safe title: lower-case letters, digits and dashes, at most 48."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:48].strip("-") or "asset"
+
+
+def export_scene(scene: Scene, exporters: list[ComponentSpec], context: Context, run: Any) -> list[Path]:
+    """Run exporters one by one into the run's assets; one that fails is reported and does not stop the others."""
+    from core.errors import UserError
+
+    written: list[Path] = []
+    build: Any = context.build
+    for spec in exporters:
+        try:
+            for path in build(spec).export(scene, run.assets):
+                written.append(path)
+                run.registry.hooks.on_export(run=run, path=path, kind=spec.name)
+        except (UserError, OSError) as error:
+            log.warning("%s could not be exported: %s", spec.name, error)
+    return written

@@ -1,0 +1,59 @@
+"""Regularisers of a lift: functions of what was rendered, each a scalar, weighted by the job's ``losses``.
+
+A loss is a component of kind ``loss``: ``function(render: Render, step: Step) -> Tensor``. What it needs of the renderer
+is registered with it.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from core.contracts import Step
+from core.errors import UserError
+from core.types import Render
+
+
+def _of(render: Render, name: str) -> Tensor:
+    value = getattr(render, name, None)
+    value = render.extras.get(name) if value is None else value
+    if value is None:
+        raise UserError(f"a loss needs '{name}', which the renderer did not give")
+    return value
+
+
+def sparsity(render: Render, step: Step) -> Tensor:
+    """Mean of sqrt(opacity^2 + 0.01): pulls empty space to empty (threestudio's form of DreamFusion's prior)."""
+    return (render.opacity.float().square() + 0.01).sqrt().mean()
+
+
+def opacity(render: Render, step: Step) -> Tensor:
+    """Binary entropy of the opacity: a pixel is covered or it is not (Poole et al. 2022, appendix A.2 in spirit)."""
+    o = render.opacity.float().clamp(1e-3, 1 - 1e-3)
+    return -(o * o.log() + (1 - o) * (1 - o).log()).mean()
+
+
+def orientation(render: Render, step: Step) -> Tensor:
+    """Weights times squared cosine of normals that face away (Verbin et al. 2022, eq. 11); weights are detached."""
+    weights, facing = _of(render, "weights").detach(), _of(render, "facing")
+    return (weights * facing.clamp(min=0).square()).sum() / render.opacity.numel()
+
+
+def distortion(render: Render, step: Step) -> Tensor:
+    """Variance of depth along each ray (a cheap form of Barron et al. 2022, eq. 15): one thin surface, no fog."""
+    return _of(render, "depth_variance").mean()
+
+
+def smoothness(render: Render, step: Step) -> Tensor:
+    """Squared differences of the normal picture between neighbouring pixels, where both are covered."""
+    normal = _of(render, "normal")
+    cover = render.opacity.detach()
+    dx = (normal[:, :, 1:] - normal[:, :, :-1]).square() * cover[:, :, 1:] * cover[:, :, :-1]
+    dy = (normal[:, 1:] - normal[:, :-1]).square() * cover[:, 1:] * cover[:, :-1]
+    return dx.mean() + dy.mean()
+
+
+def saturation(render: Render, step: Step) -> Tensor:
+    """Squared excess of chroma over 0.9: keeps guidance from burning colours out."""
+    rgb = render.rgb.float()
+    return torch.relu(rgb.amax(-1) - rgb.amin(-1) - 0.9).square().mean()

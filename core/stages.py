@@ -1,0 +1,70 @@
+"""From a job's stages to tasks: building, handing over, and which plugins are behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from core import checkpoint
+from core.config.base import ComponentSpec, Config
+from core.contracts import Context, Task
+
+if TYPE_CHECKING:
+    from core.config.job import Job
+    from core.registry import Registry
+
+
+def build_task(job: Job, registry: Registry, stage: int, device: torch.device, previous: Task | None = None) -> Task:
+    """The task of a stage, on ``device``; the stage before it is in ``context.parts["previous"]`` while it is built."""
+    context = Context(device=device, seed=job.config.seed)
+    context.build = component_builder(registry, context)
+    if previous is not None:
+        context.parts["previous"] = previous
+    task: Task = context.build(job.stages[stage].task)
+    context.parts.pop("previous", None)  # else every stage would stay in memory until the last
+    return task.to(device)
+
+
+def build_chain(job: Job, registry: Registry, checkpoints: Path, stage: int, device: torch.device) -> Task:
+    """The task of ``stage`` with the stages before it as they ended, which it may take its shape from."""
+    previous: Task | None = None
+    steps = 0
+    for index in range(stage):
+        previous = build_task(job, registry, index, device, previous)
+        steps += job.stages[index].config.steps
+        checkpoint.load(checkpoints / checkpoint.name_of(steps), previous)
+    return build_task(job, registry, stage, device, previous)
+
+
+def component_builder(registry: Registry, context: Context) -> Any:
+    """``context.build``: looks a spec up and builds it in this same context."""
+
+    def build(spec: ComponentSpec) -> Any:
+        return registry.find(spec.kind, spec.name).load()(spec.options, context)
+
+    return build
+
+
+def used_plugins(job: Job, registry: Registry) -> set[str]:
+    """Names of the plugins whose components the job names, however deep."""
+    specs = [s for stage in job.stages for s in find_specs(stage.task)]
+    specs += [s for s in find_specs(getattr(job.config, "listeners", []))]
+    return {registry.find(s.kind, s.name).plugin for s in specs}
+
+
+def find_specs(value: Any) -> Iterator[ComponentSpec]:
+    """Every component spec within options, lists and dictionaries."""
+    if isinstance(value, ComponentSpec):
+        yield value
+        yield from find_specs(value.options)
+    elif isinstance(value, Config):
+        for name in type(value).model_fields:
+            yield from find_specs(getattr(value, name))
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from find_specs(item)
+    elif isinstance(value, dict):
+        yield from find_specs(list(value.values()))

@@ -1,0 +1,181 @@
+"""The values that components hand to each other: cameras, renders, conditions, meshes.
+
+Conventions, written down once for the whole project:
+
+* world: right-handed, z up; an object's front faces +x; scenes fit in a sphere of radius 1 round the origin;
+* azimuth 0 looks at the front from +x and grows counter-clockwise seen from above (90 degrees: from +y);
+  elevation is positive above the horizon; both in radians in tensors, degrees in configurations;
+* cameras: OpenGL axes (x right, y up, looks along -z), ``c2w`` maps camera to world, field of view is vertical;
+* colour: sRGB-encoded in [0, 1]; depth: distance along the viewing axis, 0 where nothing was hit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Cameras:
+    """A batch of pinhole cameras.
+
+    Attributes:
+        c2w: [B, 4, 4] camera-to-world, OpenGL axes.
+        fov_y: [B] vertical field of view, radians in (0, pi).
+        height, width: size in pixels.
+    """
+
+    c2w: Tensor  # [B, 4, 4]
+    fov_y: Tensor  # [B]
+    height: int
+    width: int
+
+    @classmethod
+    def orbit(
+        cls,
+        azimuth: Tensor,  # [B] radians
+        elevation: Tensor,  # [B] radians
+        distance: Tensor,  # [B]
+        fov_y: Tensor,  # [B] radians
+        height: int,
+        width: int,
+        center: Tensor | None = None,  # [3] or [B, 3]
+    ) -> Cameras:
+        """Cameras on a sphere that look at ``center`` (the origin by default)."""
+        ce, se = torch.cos(elevation), torch.sin(elevation)
+        ca, sa = torch.cos(azimuth), torch.sin(azimuth)
+        back = torch.stack([ce * ca, ce * sa, se], -1)  # from the object to the camera: the camera's +z
+        right = torch.stack([-sa, ca, torch.zeros_like(sa)], -1)  # exact at the poles too: no up vector is crossed
+        up = torch.cross(back, right, dim=-1)
+        eye = back * distance[:, None]
+        if center is not None:
+            eye = eye + center
+        c2w = torch.zeros(azimuth.shape[0], 4, 4, dtype=azimuth.dtype, device=azimuth.device)
+        c2w[:, :3, 0], c2w[:, :3, 1], c2w[:, :3, 2], c2w[:, :3, 3] = right, up, back, eye
+        c2w[:, 3, 3] = 1.0
+        return cls(c2w, fov_y, height, width)
+
+    def __len__(self) -> int:
+        return int(self.c2w.shape[0])
+
+    def __getitem__(self, index: slice | Tensor) -> Cameras:
+        return replace(self, c2w=self.c2w[index], fov_y=self.fov_y[index])
+
+    def to(self, device: torch.device | str) -> Cameras:
+        return replace(self, c2w=self.c2w.to(device), fov_y=self.fov_y.to(device))
+
+    def resized(self, height: int, width: int) -> Cameras:
+        """The same views at another resolution."""
+        return replace(self, height=height, width=width)
+
+    @property
+    def position(self) -> Tensor:
+        """[B, 3] camera centres in the world."""
+        return self.c2w[:, :3, 3]
+
+    @property
+    def distance(self) -> Tensor:
+        """[B] distance to the origin."""
+        return self.position.norm(dim=-1)
+
+    @property
+    def azimuth(self) -> Tensor:
+        """[B] radians in (-pi, pi], of the viewing direction (defined at the poles too)."""
+        right = self.c2w[:, :3, 0]
+        return torch.atan2(-right[:, 0], right[:, 1])
+
+    @property
+    def elevation(self) -> Tensor:
+        """[B] radians in [-pi/2, pi/2], of the viewing direction."""
+        return torch.asin(self.c2w[:, 2, 2].clamp(-1, 1))
+
+    def rays(self) -> tuple[Tensor, Tensor]:
+        """Ray origins and unit directions through pixel centres, both [B, H, W, 3]."""
+        device, dtype = self.c2w.device, self.c2w.dtype
+        ys = 1 - 2 * (torch.arange(self.height, device=device, dtype=dtype) + 0.5) / self.height
+        xs = 2 * (torch.arange(self.width, device=device, dtype=dtype) + 0.5) / self.width - 1
+        tan = torch.tan(self.fov_y / 2)[:, None, None]
+        y = (ys[None, :, None] * tan).expand(-1, -1, self.width)
+        x = (xs[None, None, :] * tan * (self.width / self.height)).expand(-1, self.height, -1)
+        local = torch.stack([x, y, -torch.ones_like(x)], -1)
+        directions = torch.einsum("bij,bhwj->bhwi", self.c2w[:, :3, :3], local)
+        directions = directions / directions.norm(dim=-1, keepdim=True)
+        origins = self.position[:, None, None, :].expand_as(directions)
+        return origins, directions
+
+
+@dataclass
+class Render:
+    """What a renderer saw.
+
+    Attributes:
+        rgb: [B, H, W, 3] in [0, 1], composited over the background.
+        opacity: [B, H, W, 1] in [0, 1].
+        depth: [B, H, W, 1] along the viewing axis, 0 where nothing was hit; None where the renderer gives none.
+        normal: [B, H, W, 3] world-space, length <= 1 (weighted by opacity); None where not given.
+        cameras: the cameras it was made from.
+        extras: further signals by name (``weights``, ``latent``, ``orientation`` …).
+    """
+
+    rgb: Tensor
+    opacity: Tensor
+    cameras: Cameras
+    depth: Tensor | None = None
+    normal: Tensor | None = None
+    extras: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What a prior is told, already embedded, one row per image.
+
+    Attributes:
+        text: [B, L, D] token states, or None.
+        pooled: [B, D] one vector per text or class, or None.
+        camera: [B, K] embedded viewpoint, or None.
+        image: [B, ...] embedded or concatenated image, or None.
+        extras: further tensors by name, first dimension B.
+    """
+
+    text: Tensor | None = None
+    pooled: Tensor | None = None
+    camera: Tensor | None = None
+    image: Tensor | None = None
+    extras: dict[str, Tensor] = field(default_factory=dict)
+
+    @classmethod
+    def cat(cls, parts: list[Condition]) -> Condition:
+        """Stack conditions along the batch; all must hold the same fields."""
+
+        def joined(name: str) -> Tensor | None:
+            values = [getattr(p, name) for p in parts]
+            return None if values[0] is None else torch.cat(values)
+
+        extras = {k: torch.cat([p.extras[k] for p in parts]) for k in parts[0].extras}
+        return cls(*(joined(n) for n in ("text", "pooled", "camera", "image")), extras=extras)
+
+
+@dataclass
+class Mesh:
+    """A triangle mesh, with as much of its appearance as is known.
+
+    Attributes:
+        vertices: [V, 3] float.  faces: [F, 3] int64, counter-clockwise seen from outside.
+        colors: [V, 3] sRGB in [0, 1], or None.
+        normals: [V, 3] unit, or None.
+        uv: [V, 2] in [0, 1], origin at the lower left, or None.
+        texture: [T, T, 3] sRGB in [0, 1], row 0 at the top (v = 1), or None.
+    """
+
+    vertices: Tensor
+    faces: Tensor
+    colors: Tensor | None = None
+    normals: Tensor | None = None
+    uv: Tensor | None = None
+    texture: Tensor | None = None
+
+    def __repr__(self) -> str:
+        shown = [f"{n}{list(v.shape)}" for n, v in vars(self).items() if v is not None]
+        return f"Mesh({', '.join(shown)})"

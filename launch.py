@@ -1,0 +1,10 @@
+"""Maquette from a checkout: ``python launch.py text "a red mug"``; installed, the same program is called ``maquette``."""
+
+from __future__ import annotations
+
+import sys
+
+from core.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

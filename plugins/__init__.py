@@ -1,0 +1,1 @@
+"""Optional capabilities, each one a folder that registers itself through its plugin.py."""

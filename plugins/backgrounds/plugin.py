@@ -1,0 +1,11 @@
+"""Backgrounds."""
+
+from core import hookimpl
+
+API = 1
+
+
+@hookimpl
+def register(registry):  # type: ignore[no-untyped-def]
+    registry.add("background", "solid", "plugins.backgrounds.solid:Solid", "one colour everywhere")
+    registry.add("background", "neural", "plugins.backgrounds.neural:Neural", "a small network of the view direction")

@@ -1,0 +1,1 @@
+"""Where a lift is looked at from."""

@@ -1,0 +1,61 @@
+"""Data ``random-cameras``: views round the object, one azimuth in each of ``batch`` equal sectors."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from pydantic import Field, field_validator
+from torch import Tensor
+
+from core.config.base import Config as BaseConfig
+from core.config.schedule import Schedule
+from core.contracts import DataSource, Step
+from core.types import Cameras
+
+Range = tuple[float, float]
+
+
+class RandomCameras(DataSource):
+    """A batch holds ``cameras``; the embedded priors were trained on the default ranges."""
+
+    class Config(BaseConfig):
+        batch: int = Field(4, ge=1)
+        """Views of each step."""
+        size: Schedule = Schedule([(0, 64)])
+        """Height and width in pixels; a schedule starts coarse (rounded to a multiple of 8)."""
+        elevation: Range = (-10.0, 50.0)
+        """Degrees above the horizon, uniform."""
+        overhead: float = Field(0.0, ge=0, le=1)
+        """Share of views from 60 to 85 degrees."""
+        distance: Range = (2.8, 3.2)
+        """To the origin, in world units."""
+        fov: Range = (40.0, 40.0)
+        """Vertical field of view, degrees."""
+
+        @field_validator("elevation", "distance", "fov")
+        @classmethod
+        def _ordered(cls, value: Range) -> Range:
+            if value[0] > value[1]:
+                raise ValueError(f"a range goes from low to high, not {list(value)}")
+            return value
+
+    def batch(self, step: Step) -> dict[str, Any]:
+        o, generator = self.options, step.generator("cameras")
+        n = o.batch
+        turn = torch.rand((), generator=generator)
+        # Stratified: views that crowd on one side would let the other sides drift for that step.
+        jitter = torch.rand(n, generator=generator) * 0.8
+        azimuth = (turn + (torch.arange(n) + jitter) / n) * 2 * math.pi
+        elevation = _uniform(o.elevation, n, generator)
+        above = torch.rand(n, generator=generator) < o.overhead
+        elevation = torch.where(above, _uniform((60.0, 85.0), n, generator), elevation)
+        distance, fov = _uniform(o.distance, n, generator), _uniform(o.fov, n, generator)
+        size = max(8, round(o.size.at(step.index, step.total) / 8) * 8)
+        return {"cameras": Cameras.orbit(azimuth, elevation.deg2rad(), distance, fov.deg2rad(), size, size)}
+
+
+def _uniform(bounds: Range, n: int, generator: torch.Generator) -> Tensor:
+    low, high = bounds
+    return low + (high - low) * torch.rand(n, generator=generator)

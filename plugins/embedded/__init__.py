@@ -1,0 +1,1 @@
+"""The small priors that ship with the project, and how they are trained."""

@@ -1,0 +1,72 @@
+"""The folder of the embedded family: one diffusers pipeline folder that the fits fill part by part.
+
+::
+
+    tokenizer/  text_encoder/  clip/  vae/  scheduler/  unet/  classifier/  model_index.json
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from core.errors import UserError
+
+BUILT_IN = Path(__file__).parent / "weights"
+
+
+def family_folder(name: str) -> Path:
+    """``built-in`` is the family that ships; anything else is a path."""
+    return BUILT_IN if name == "built-in" else Path(name).expanduser()
+
+
+def part(family: str, name: str, made_by: str) -> Path:
+    """The folder of a part that must exist.
+
+    Raises:
+        UserError: naming the fit that makes it.
+    """
+    folder = family_folder(family) / name
+    if not folder.is_dir():
+        raise UserError(f"{folder} does not exist; it is made by: python launch.py fit {made_by}")
+    return folder
+
+
+def save_half(model: Any, folder: Path) -> None:
+    """``save_pretrained`` in float16; the model itself keeps its precision."""
+    copy.deepcopy(model).half().save_pretrained(folder, safe_serialization=True)
+
+
+def record(family: str, name: str, facts: dict[str, Any]) -> None:
+    """Keep what is known about a part (data, steps, measured quality) for the model card."""
+    path = family_folder(family) / "card.json"
+    card = json.loads(path.read_text()) if path.exists() else {}
+    card[name] = card.get(name, {}) | facts
+    path.write_text(json.dumps(card, indent=2, sort_keys=True) + "\n")
+
+
+class Average(nn.Module):
+    """Exponential moving average of a model's parameters, part of the checkpoint.
+
+    The decay rises as (1 + n) / (10 + n) up to ``decay``, so that short runs are not held back by their start.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        super().__init__()
+        self.decay = decay
+        self.model = copy.deepcopy(model).requires_grad_(False).eval()
+        self.register_buffer("count", torch.zeros((), dtype=torch.int64))
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        """Move towards ``model``."""
+        n = int(self.count)
+        weight = 1.0 - min(self.decay, (1 + n) / (10 + n))
+        mine, theirs = list(self.model.parameters()), [p.detach() for p in model.parameters()]
+        torch._foreach_lerp_(mine, theirs, weight)
+        self.count += 1

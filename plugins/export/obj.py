@@ -1,0 +1,52 @@
+"""OBJ with a material file and a PNG beside it: what every older tool reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from core.contracts import Exporter, Scene
+from core.types import Mesh
+from plugins.export.assets import TexturedConfig, destination, skipped, texture_image, textured_mesh, y_up
+
+_MATERIAL = "newmtl {name}\nKa 0 0 0\nKd 1 1 1\nKs 0 0 0\nd 1\nillum 1\nmap_Kd {image}\n"
+
+
+def obj_text(mesh: Mesh, name: str, library: str) -> str:
+    """The OBJ file of a textured mesh, y up with its front on +z like the GLB.
+
+    ``vt`` has its origin at the lower left, as the mesh's UVs do: nothing is turned over.
+    """
+    vertices, normals, uv = (
+        np.asarray(a.detach().cpu(), np.float32) for a in (mesh.vertices, mesh.normals, mesh.uv)
+    )
+    lines = [f"mtllib {library}", f"o {name}"]
+    lines += ["v %.6f %.6f %.6f" % tuple(row) for row in y_up(vertices).tolist()]
+    lines += ["vt %.6f %.6f" % tuple(row) for row in uv.tolist()]
+    lines += ["vn %.4f %.4f %.4f" % tuple(row) for row in y_up(normals).tolist()]
+    lines.append(f"usemtl {name}")
+    lines += ["f {0}/{0}/{0} {1}/{1}/{1} {2}/{2}/{2}".format(*row) for row in (mesh.faces + 1).tolist()]
+    return "\n".join(lines) + "\n"
+
+
+class ObjExporter(Exporter):
+    """Writes ``<name>.obj``, ``<name>.mtl`` and ``<name>.png``."""
+
+    Config = TexturedConfig
+
+    def export(self, scene: Scene, folder: Path) -> Iterator[Path]:
+        mesh = textured_mesh(scene, self.options)
+        if mesh is None:
+            skipped(scene, ".obj")
+            return
+        image, library, path = (destination(scene, folder, suffix) for suffix in (".png", ".mtl", ".obj"))
+        # Names in these files end at a blank.
+        name = "_".join(scene.name.split()) or "asset"
+        texture_image(mesh).save(image)
+        yield image
+        library.write_text(_MATERIAL.format(name=name, image=image.name), encoding="utf-8")
+        yield library
+        path.write_text(obj_text(mesh, name, library.name), encoding="utf-8")
+        yield path

@@ -1,0 +1,1 @@
+"""Radiance fields: hash-grid geometry and the volume renderer."""

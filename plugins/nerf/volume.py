@@ -1,0 +1,131 @@
+"""Renderer ``volume``: emission and absorption along rays, skipping what an occupancy grid knows to be empty.
+
+Mildenhall et al. 2020, eq. 3; the grid is Instant-NGP's.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional as F
+
+from core.config.base import Config as BaseConfig
+from core.contracts import Context, Renderer, Step
+from core.kernels.compositing import composite
+from core.kernels.occupancy import OccupancyGrid
+from core.types import Cameras, Render
+
+
+class Volume(Renderer):
+    """Colour, opacity, mean depth, and normals from the density's gradient where something asks for them."""
+
+    class Config(BaseConfig):
+        samples: int = Field(64, ge=4)
+        """Steps across the scene's cube, side to side."""
+        grid: int = Field(48, ge=8)
+        """Cells per side of the occupancy grid."""
+        threshold: float = Field(0.01, gt=0)
+        """Opacity of one step below which a cell counts as empty."""
+        update_every: int = Field(8, ge=1)
+        """Steps between looks at the occupancy."""
+        warmup: int = Field(24, ge=0)
+        """Steps during which every cell counts as occupied."""
+        normals: bool = False
+        """Compute normals while training too (losses on normals need them); pictures always have them."""
+        rays: int = Field(16384, ge=256)
+        """Rays rendered at once outside training; bounds memory."""
+
+    def __init__(self, options: Any, context: Context) -> None:
+        super().__init__(options, context)
+        self.step_size = 2 * context.bound / options.samples
+        box = [[-context.bound] * 3, [context.bound] * 3]
+        self.grid = OccupancyGrid(
+            box, options.grid, self.step_size, threshold=options.threshold, warmup=options.warmup,
+            every=options.update_every,
+        )  # fmt: skip
+
+    def _part(self, kind: str) -> Any:
+        # Looked up, not kept as an attribute: a renderer does not own the geometry's parameters.
+        return self.context.parts[kind]
+
+    def param_groups(self) -> list[dict[str, Any]]:
+        return []
+
+    @torch.no_grad()
+    def update(self, step: Step) -> None:
+        self.grid.update(self._part("geometry").density, step.index, step.generator("occupancy"))
+
+    def forward(self, cameras: Cameras, step: Step | None = None) -> Render:
+        origins, directions = (x.reshape(-1, 3) for x in cameras.rays())
+        if step is not None:
+            jitter = torch.rand(len(origins), generator=step.generator("jitter")).to(origins)
+            parts = [self._rays(origins, directions, jitter, normals=self.options.normals)]
+        else:
+            chunks = zip(origins.split(self.options.rays), directions.split(self.options.rays), strict=True)
+            parts = [self._rays(o, d, None, normals=True) for o, d in chunks]
+        shape = (len(cameras), cameras.height, cameras.width)
+        seen = {k: torch.cat([p[k] for p in parts]) for k in parts[0]}
+        return self._assemble(seen, cameras, directions.view(*shape, 3), shape)
+
+    def _assemble(self, seen: dict[str, Tensor], cameras: Cameras, directions: Tensor, shape: Any) -> Render:
+        opacity = seen["opacity"].view(*shape, 1)
+        behind = self._part("background")(directions)
+        forward = -cameras.c2w[:, None, None, :3, 2]
+        cosine = (directions * forward).sum(-1, keepdim=True)
+        depth = seen["depth"].view(*shape, 1) / opacity.clamp(min=1e-6) * cosine
+        extras = {k: seen[k] for k in ("weights", "facing", "depth_variance") if k in seen}
+        return Render(
+            rgb=seen["rgb"].view(*shape, 3) + (1 - opacity) * behind,
+            opacity=opacity,
+            depth=torch.where(opacity > 0.05, depth, torch.zeros_like(depth)),
+            normal=seen["normal"].view(*shape, 3) if "normal" in seen else None,
+            cameras=cameras,
+            extras=extras,
+        )
+
+    def _rays(self, origins: Tensor, directions: Tensor, jitter: Tensor | None, normals: bool) -> dict[str, Tensor]:
+        samples = self.grid.march(origins, directions, jitter=jitter, max_samples=4 * self.options.samples)
+        points = samples.positions(origins, directions)
+        views = directions[samples.ray_ids]
+        geometry, material = self._part("geometry"), self._part("material")
+        normals = normals or material.needs_normal
+        density, features, normal = self._field(geometry, points, normals)
+        color = material(features, points, views, normal, self._light(origins)[samples.ray_ids])
+        values = [color] if normal is None else [color, normal]
+        mids = samples.mids[:, None]
+        values += [mids.square()]
+        out = composite(density, torch.cat(values, -1), samples.t_starts, samples.t_ends, samples.offsets)
+        mean = out.depth / out.opacity.clamp(min=1e-6)
+        spread = out.values[:, -1] - out.depth * mean  # opacity times the variance of depth
+        seen = {"rgb": out.values[:, :3], "opacity": out.opacity, "depth": out.depth, "depth_variance": spread}
+        seen["weights"] = out.weights
+        if normal is not None:
+            seen["normal"] = out.values[:, 3:6]
+            seen["facing"] = (normal * views).sum(-1)
+        return seen
+
+    def _light(self, origins: Tensor) -> Tensor:
+        """A point light a little above the camera (materials without shading ignore it)."""
+        return origins + origins.new_tensor([0.0, 0.0, 0.5])
+
+    def _field(self, geometry: Any, points: Tensor, normals: bool) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Density [M], features [M, C] and, where asked, unit normals [M, 3] (minus the density's gradient)."""
+        if not normals:
+            found = geometry.field(points)
+            return found["density"], found["features"], None
+        training = torch.is_grad_enabled()
+        with torch.enable_grad():
+            points = points.detach().requires_grad_()
+            found = geometry.field(points)
+            (gradient,) = torch.autograd.grad(found["density"].sum(), points, create_graph=training)
+        normal = -F.normalize(gradient, dim=-1, eps=1e-8)
+        if training:
+            return found["density"], found["features"], normal
+        return found["density"].detach(), found["features"].detach(), normal.detach()
+
+    def extra_repr(self) -> str:
+        return f"step {self.step_size:.4f}, at most {math.ceil(self.options.samples * 3**0.5)} samples a ray"

@@ -1,0 +1,106 @@
+"""The procedural objects as a data source: a pool of captioned pictures, made once and kept on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import Field
+
+from core.config.base import Config as BaseConfig
+from core.contracts import Context, DataSource, Step
+from plugins.procedural.dataset import CATEGORY_NAMES, COLOR_NAMES, sample_batch
+
+log = logging.getLogger("maquette")
+
+CHUNK = 1024
+VERSION = 2
+"""Raised when the objects or the renderer change, so that an old pool is not taken for a new one."""
+_TEXTS = ("caption", "view_word")
+_ARRAYS = ("rgb", "azimuth", "elevation", "distance", "category", "color", "material", "seed")
+
+
+def cache_folder() -> Path:
+    """Where pools are kept: ``MAQUETTE_CACHE``, else ``~/.cache/maquette``."""
+    return Path(os.environ.get("MAQUETTE_CACHE", Path.home() / ".cache" / "maquette"))
+
+
+class ProceduralData(DataSource):
+    """Random pictures of procedural objects with their captions, cameras and labels.
+
+    A batch holds ``rgb`` [B, S, S, 3] float in [0, 1], ``azimuth`` and ``elevation`` [B] radians, ``distance`` [B],
+    ``category``, ``color``, ``material`` [B] int64 and the lists ``caption`` and ``view_word``.
+    """
+
+    class Config(BaseConfig):
+        images: int = Field(60_000, ge=1)
+        """Pictures in the pool; made at the first use, about 300 a second on one core."""
+        batch: int = Field(64, ge=1)
+        """Pictures in a batch."""
+        size: int = Field(64, ge=8)
+        """Height and width in pixels."""
+        split: str = "train"
+        """train, val, test, or heldout (pairs of category and colour that training never shows)."""
+        seed: int = Field(0, ge=0)
+        """Another seed is another pool."""
+
+    category_names = CATEGORY_NAMES
+    color_names = COLOR_NAMES
+
+    def __init__(self, options: Config, context: Context) -> None:
+        super().__init__(options, context)
+        self._pool: dict[str, Any] | None = None
+
+    @property
+    def pool(self) -> dict[str, Any]:
+        """Every picture of the pool: arrays with first dimension ``images``, and lists of texts."""
+        if self._pool is None:
+            self._pool = self._load()
+        return self._pool
+
+    def batch(self, step: Step) -> dict[str, Any]:
+        generator = step.generator("data")
+        return self.take(
+            torch.randint(self.options.images, (self.options.batch,), generator=generator).numpy()
+        )
+
+    def take(self, index: np.ndarray[Any, Any]) -> dict[str, Any]:
+        """The pictures at ``index`` [B], as a batch."""
+        pool = self.pool
+        out: dict[str, Any] = {k: torch.from_numpy(np.asarray(pool[k][index])) for k in _ARRAYS if k != "rgb"}
+        out["rgb"] = torch.from_numpy(np.asarray(pool["rgb"][index])).float() / 255.0
+        return out | {k: [pool[k][i] for i in index] for k in _TEXTS} | {"index": index}
+
+    def _folder(self) -> Path:
+        o = self.options
+        key = json.dumps([VERSION, o.size, o.split, o.seed, CATEGORY_NAMES, COLOR_NAMES])
+        return cache_folder() / f"procedural-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
+
+    def _load(self) -> dict[str, Any]:
+        folder, count = self._folder(), -(-self.options.images // CHUNK)
+        folder.mkdir(parents=True, exist_ok=True)
+        chunks = [self._chunk(folder, k, count) for k in range(count)]
+        keep = self.options.images
+        pool: dict[str, Any] = {k: np.concatenate([c[k] for c in chunks])[:keep] for k in _ARRAYS}
+        return pool | {k: [t for c in chunks for t in c[k].tolist()][:keep] for k in _TEXTS}
+
+    def _chunk(self, folder: Path, index: int, count: int) -> dict[str, Any]:
+        """One chunk from disk, made first if it is not there (so an interrupted pool goes on where it stopped)."""
+        path = folder / f"{index:05d}.npz"
+        if not path.exists():
+            if index % 8 == 0:
+                log.info("rendering procedural pictures: %d of %d", index * CHUNK, count * CHUNK)
+            made = sample_batch(
+                self.options.seed * 1_000_003 + index, CHUNK, self.options.size, self.options.split
+            )
+            partial = path.with_suffix(f".{os.getpid()}.tmp.npz")
+            np.savez(partial, **{k: made[k] for k in _ARRAYS}, **{k: np.array(made[k]) for k in _TEXTS})  # type: ignore[arg-type]
+            os.replace(partial, path)
+        with np.load(path, allow_pickle=False) as stored:
+            return {k: stored[k] for k in (*_ARRAYS, *_TEXTS)}

@@ -1,0 +1,11 @@
+"""Procedural objects."""
+
+from core import hookimpl
+
+API = 1
+
+
+@hookimpl
+def register(registry):  # type: ignore[no-untyped-def]
+    registry.add("data", "procedural", "plugins.procedural.data:ProceduralData",
+                 "captioned pictures of procedural objects from random cameras", gives=["target", "camera", "text"])  # fmt: skip

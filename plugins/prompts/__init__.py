@@ -1,0 +1,1 @@
+"""How each view hears the sentence."""

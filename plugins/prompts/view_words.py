@@ -1,0 +1,34 @@
+"""Prompt ``view-words``: the sentence with the side it is seen from (Poole et al. 2022, section 3.2)."""
+
+from __future__ import annotations
+
+import math
+
+from pydantic import Field
+
+from core.config.base import Config as BaseConfig
+from core.contracts import PromptProcessor
+from core.types import Cameras
+
+
+class ViewWords(PromptProcessor):
+    """Appends ``, front view`` within ``front`` degrees of azimuth 0, ``back`` opposite, ``side`` between, ``overhead`` above."""
+
+    class Config(BaseConfig):
+        front: float = Field(45.0, gt=0, lt=90)
+        """Half width in degrees of the sectors called front and back."""
+        overhead: float = Field(60.0, gt=0, le=90)
+        """Elevation in degrees above which a view is called overhead."""
+
+    def texts(self, prompt: str, cameras: Cameras) -> list[str]:
+        pairs = zip(cameras.azimuth.tolist(), cameras.elevation.tolist(), strict=True)
+        return [f"{prompt}, {self.word(math.degrees(a), math.degrees(e))} view" for a, e in pairs]
+
+    def word(self, azimuth: float, elevation: float) -> str:
+        """front, side, back or overhead; degrees, any azimuth."""
+        if elevation > self.options.overhead:
+            return "overhead"
+        turned = abs((azimuth + 180.0) % 360.0 - 180.0)
+        if turned <= self.options.front:
+            return "front"
+        return "back" if turned >= 180.0 - self.options.front else "side"

@@ -1,0 +1,1 @@
+"""How a prior's prediction becomes a gradient."""

@@ -1,0 +1,1 @@
+"""Materials that turn features into colour."""
