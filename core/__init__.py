@@ -1,3 +1,4 @@
+# ruff: noqa: F401 (the imports for type checkers are the exports)
 """Maquette's core: contracts, configuration, the loop, and the registry through which plugins supply the rest.
 
 The names below are loaded when first used; ``import core`` itself imports neither torch nor numpy.

@@ -23,7 +23,8 @@ _LOSSES = [
 
 @hookimpl
 def register(registry: Registrar) -> None:
-    """Add the task ``lift`` and the regularisers."""
+    """Add the task ``lift``, the regularisers and the kernels' benchmark."""
     registry.add("task", "lift", "core.lift:Lift", "optimise a 3D scene against priors and losses")
     for name, doc, needs in _LOSSES:
         registry.add("loss", name, f"core.losses:{name}", doc, needs=needs)
+    registry.add("command", "bench-kernels", "core.cli.kernels:bench_kernels", "time of each kernel's backends here")

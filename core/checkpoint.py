@@ -73,12 +73,10 @@ def write_atomic(path: Path, text: str) -> None:
     """Replace ``path`` by ``text`` in one go: a reader sees the old text or the new."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    temporary.replace(path)
 
 
-def save(
-    folder: Path, task: nn.Module, position: Position, optimizer: dict[str, Any] | None = None
-) -> Path:
+def save(folder: Path, task: nn.Module, position: Position, optimizer: dict[str, Any] | None = None) -> Path:
     """Write a checkpoint; ``folder`` appears only when all of it is on disk.
 
     Args:
@@ -146,7 +144,7 @@ def prune(folder: Path, keep: int, spare: Collection[str] = ()) -> None:
     for path in list_checkpoints(folder)[:-keep]:
         if path.name not in spare:
             doomed = path.with_name(f".{path.name}.{os.getpid()}.old")
-            os.replace(path, doomed)  # first out of sight, so that no reader opens one that is being deleted
+            path.replace(doomed)  # first out of sight, so that no reader opens one that is being deleted
             shutil.rmtree(doomed, ignore_errors=True)
 
 
@@ -156,7 +154,7 @@ def set_aside(folder: Path, step: int) -> None:
         if int(path.name.removeprefix("step-")) > step:
             aside = path.with_name(f"old-{path.name}")
             shutil.rmtree(aside, ignore_errors=True)
-            os.replace(path, aside)
+            path.replace(aside)
 
 
 def sweep(folder: Path) -> None:
@@ -188,7 +186,9 @@ def _check_json(extra: dict[str, Any]) -> None:
         except (TypeError, ValueError):
             faithful = False
         if not faithful:
-            raise UserError(f"'{name}' cannot be saved: extra state must be tensors or JSON, not {type(value).__name__}")
+            raise UserError(
+                f"'{name}' cannot be saved: extra state must be tensors or JSON, not {type(value).__name__}"
+            )
 
 
 def _fingerprint(path: Path) -> dict[str, int]:
@@ -208,8 +208,8 @@ def _replace(temporary: Path, folder: Path) -> None:
     """Rename over an existing folder too (a folder that is not empty cannot be replaced directly)."""
     old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
     if folder.exists():
-        os.replace(folder, old)
-    os.replace(temporary, folder)
+        folder.replace(old)
+    temporary.replace(folder)
     shutil.rmtree(old, ignore_errors=True)
 
 

@@ -62,11 +62,13 @@ def configure(blocked: Sequence[str] = (), external: bool = True) -> None:
     _switches.cached.clear()
 
 
-def get_registry() -> Registry:
-    """The process's registry, discovered at the first call."""
+def get_registry(blocked: Sequence[str] = ()) -> Registry:
+    """The process's registry, discovered at the first call; with ``blocked``, a fresh one without those plugins too."""
+    external = _switches.external
+    folders = None if external else shipped_folders()
+    if blocked:
+        return load_registry(folders, external, external, (*_switches.blocked, *blocked))
     if not _switches.cached:
-        folders = None if _switches.external else shipped_folders()
-        external = _switches.external
         _switches.cached.append(load_registry(folders, external, external, _switches.blocked))
     return _switches.cached[0]
 
@@ -196,7 +198,8 @@ def _in_folder(folder: Path) -> Iterator[_Candidate]:
     files = [folder / "plugin.py"] if (folder / "plugin.py").is_file() else sorted(folder.glob("*/plugin.py"))
     for file in files:
         module = f"plugins.{file.parent.name.replace('-', '_')}.plugin"
-        load = _importer(module) if shipped else _folder_importer(file.parent, module)
+        plain = shipped and file.parent.name.isidentifier()
+        load = _importer(module) if plain else _folder_importer(file.parent, module)
         yield _Candidate(_dashed(file.parent.name), "folder", str(file.parent), load, version)
 
 

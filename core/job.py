@@ -137,7 +137,9 @@ class _Driver:
         for warning in check_resume(self.run, position, self.offsets):
             self.run.warn(warning)
         if position.step >= self.offsets[-1] and read_status(self.run.folder).get("state") == "finished":
-            raise UserError(f"{self.run.folder} is finished, all {position.step} steps of it; nothing is left to resume")
+            raise UserError(
+                f"{self.run.folder} is finished, all {position.step} steps of it; nothing is left to resume"
+            )
         run = self.run
         task = build_chain(self.job, run.registry, run.checkpoints, position.stage, self.fabric.device)
         _, state = checkpoint.load(start, task)
@@ -275,9 +277,8 @@ class _Driver:
         assert run.current is not None
         self.fabric.barrier()
         if run.main:
-            with torch.no_grad():
-                run.assets.mkdir(exist_ok=True)
-                run.current.finish(run)
+            run.assets.mkdir(exist_ok=True)
+            run.current.finish(run)
         run.emit("on_finish")
         run.set_status("finished")
         self.fabric.barrier()
@@ -296,8 +297,10 @@ class _Driver:
         run = self.run
         run.set_status("stopped", "interrupted within a step")
         run.events.close()
-        run.say(f"interrupted within step {run.step + 1}; resume from the last checkpoint with: "
-                f"{resume_command(run.folder)}")
+        run.say(
+            f"interrupted within step {run.step + 1}; resume from the last checkpoint with: "
+            f"{resume_command(run.folder)}"
+        )
 
 
 def resume_command(folder: Path) -> str:

@@ -78,7 +78,7 @@ class Loop:
         self.scheduled = ScheduledOptimizer(self.task, optimizer)
         # The task itself is not wrapped: a wrapper would have to see every forward call, and would copy the Step.
         # What wrapping is for, autocast and the exchange of gradients, is done in `_micro` and `_share_gradients`.
-        self._optimizer = fabric.setup_optimizers(self.scheduled.raw)
+        self._optimizer: Any = fabric.setup_optimizers(self.scheduled.raw)
         self._scaled = getattr(fabric.strategy.precision, "scaler", None) is not None
 
     def step(self, index: int, micro: int = 0) -> Step:
@@ -164,11 +164,13 @@ class Loop:
             norm = self.fabric.clip_gradients(
                 self.task, self._optimizer, max_norm=self.gradient_clip, error_if_nonfinite=False
             )
-            return norm if norm is not None else torch.zeros(())
+            return torch.zeros(()) if norm is None else torch.as_tensor(norm)
         gradients = [p.grad for p in self.scheduled.parameters if p.grad is not None]
         if self._scaled:
             return torch.zeros((), device=gradients[0].device)
-        return torch.nn.utils.get_total_norm(gradients)
+        norms = torch.stack([torch.linalg.vector_norm(g) for g in gradients])
+        norm: Tensor = torch.linalg.vector_norm(norms)
+        return norm
 
     def _guard(self, index: int, report: StepReport) -> None:
         bad = {name: value for name, value in report.losses.items() if not math.isfinite(value)}
@@ -189,8 +191,7 @@ class Loop:
         return f"first in {', '.join(bad[:4])}" if bad else "its norm overflows"
 
     def _mean(self, value: Tensor) -> Tensor:
-        reduced: Any = self.fabric.all_reduce(value, reduce_op="mean")
-        return reduced  # type: ignore[no-any-return]
+        return torch.as_tensor(self.fabric.all_reduce(value, reduce_op="mean"))
 
     def _share_gradients(self) -> None:
         """Average gradients over processes; a parameter that no process used keeps none."""
@@ -203,7 +204,7 @@ class Loop:
             by_dtype[p.dtype].append(p)
         for group in by_dtype.values():
             flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in group])
-            pieces = self._mean(flat).split([p.numel() for p in group])
+            pieces = torch.split(self._mean(flat), [p.numel() for p in group])
             for p, piece in zip(group, pieces, strict=True):
                 p.grad = piece.view_as(p).clone()
 
@@ -225,8 +226,7 @@ def _scalar(name: str, value: Any) -> Tensor:
     """``value`` as a scalar of at least 32 bits."""
     if not isinstance(value, Tensor) or value.numel() != 1:
         raise UserError(f"loss '{name}' must be a tensor with one number, not {_describe(value)}")
-    value = value.reshape(())
-    return value.float() if value.dtype in (torch.float16, torch.bfloat16) else value
+    return value.reshape(()).to(torch.promote_types(value.dtype, torch.float32))
 
 
 def _describe(value: Any) -> str:

@@ -38,9 +38,7 @@ class ScheduledOptimizer:
         self._scales = [float(g.pop("lr_scale", 1.0)) for g in groups]
         self._config = config
         rule = {"momentum": config.betas[0]} if config.type == "sgd" else {"betas": config.betas, "eps": config.eps}
-        self.raw: Optimizer = OPTIMIZERS[config.type](
-            groups, lr=config.lr, weight_decay=config.weight_decay, **rule
-        )  # type: ignore[call-arg]
+        self.raw: Optimizer = OPTIMIZERS[config.type](groups, lr=config.lr, weight_decay=config.weight_decay, **rule)  # type: ignore[call-arg]
 
     def load(self, state: dict[str, Any]) -> None:
         """Take over moments and counts; rates, betas and decay stay those of the configuration.

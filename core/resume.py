@@ -60,7 +60,9 @@ def _check_steps(run: Run, position: Position, offsets: list[int]) -> None:
         raise UserError(f"{run.folder} was in stage {position.stage + 1}, the job has {len(offsets) - 1}")
     start, end = offsets[position.stage], offsets[position.stage + 1]
     if start + position.index != position.step:
-        raise UserError(f"{run.folder}: 'steps' of a stage before '{run.job.stages[position.stage].config.name}' changed")
+        raise UserError(
+            f"{run.folder}: 'steps' of a stage before '{run.job.stages[position.stage].config.name}' changed"
+        )
     if position.step > end:
         raise UserError(f"{run.folder} has taken {position.index} steps of this stage, 'steps' is now {end - start}")
 

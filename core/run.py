@@ -80,7 +80,7 @@ class RunProgress:
     def record(self) -> dict[str, Any]:
         """The line of ``metrics.jsonl``."""
         return {
-            "step": self.step, "stage": self.stage, "losses": self.losses, **self.metrics, "lr": self.rate,
+            "step": self.step, "stage": self.stage, "losses": self.losses, "metrics": self.metrics, "lr": self.rate,
             "grad_norm": self.grad_norm, "steps_per_second": round(self.pace, 3), "memory_mib": self.memory,
         }  # fmt: skip
 
@@ -202,14 +202,16 @@ class Run:
 
     def task(self, path: Path | None = None, device: torch.device | None = None) -> Task:
         """The task: the live one during a run, else rebuilt with a checkpoint's weights (the newest by default)."""
-        if self.current is None or path is not None:
-            path = path or self.newest()
-            stage = checkpoint.read_position(path).stage
-            device = device or pick_device(self.job.config.device)
-            task = build_chain(self.job, self.registry, self.checkpoints, stage, device)
-            checkpoint.load(path, task)
+        if path is None and self.current is not None:
+            return self.current
+        where = path or self.newest()
+        stage = checkpoint.read_position(where).stage
+        device = device or pick_device(self.job.config.device)
+        task = build_chain(self.job, self.registry, self.checkpoints, stage, device)
+        checkpoint.load(where, task)
+        if path is None:
             self.current = task
-        return self.current
+        return task
 
 
 def new_folder(root: Path, name: str) -> Path:
@@ -274,12 +276,9 @@ def slug(name: str) -> str:
 
 
 def pick_device(name: str) -> torch.device:
-    """``auto`` is CUDA, then MPS, then the CPU."""
-    if name != "auto":
-        return torch.device(name)
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    """The device ``name`` if this machine has it, else the fastest it has: a run may be exported elsewhere."""
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    return torch.device(name if there.get(name) else next(n for n, found in there.items() if found))
 
 
 def peak_memory(device: torch.device) -> float | None:

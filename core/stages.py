@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ import torch
 
 from core import checkpoint
 from core.config.base import ComponentSpec, Config
+from core.config.build import build
 from core.contracts import Context, Task
 
 if TYPE_CHECKING:
@@ -18,12 +20,15 @@ if TYPE_CHECKING:
 
 
 def build_task(job: Job, registry: Registry, stage: int, device: torch.device, previous: Task | None = None) -> Task:
-    """The task of a stage, on ``device``; the stage before it is in ``context.parts["previous"]`` while it is built."""
-    context = Context(device=device, seed=job.config.seed)
-    context.build = component_builder(registry, context)
+    """The task of a stage, on ``device``.
+
+    ``context.parts`` holds the registry as ``"registry"`` and, while the task is built, the task of the stage before it
+    as ``"previous"``.
+    """
+    context = Context(device=device, seed=job.config.seed, parts={"registry": registry})
     if previous is not None:
         context.parts["previous"] = previous
-    task: Task = context.build(job.stages[stage].task)
+    task: Task = build(job.stages[stage].task, context, registry)
     context.parts.pop("previous", None)  # else every stage would stay in memory until the last
     return task.to(device)
 
@@ -39,19 +44,15 @@ def build_chain(job: Job, registry: Registry, checkpoints: Path, stage: int, dev
     return build_task(job, registry, stage, device, previous)
 
 
-def component_builder(registry: Registry, context: Context) -> Any:
-    """``context.build``: looks a spec up and builds it in this same context."""
-
-    def build(spec: ComponentSpec) -> Any:
-        return registry.find(spec.kind, spec.name).load()(spec.options, context)
-
-    return build
+def component_builder(registry: Registry, context: Context) -> Callable[[ComponentSpec], Any]:
+    """What ``context.build`` is: builds a spec in this same context."""
+    return partial(build, context=context, registry=registry)
 
 
 def used_plugins(job: Job, registry: Registry) -> set[str]:
     """Names of the plugins whose components the job names, however deep."""
     specs = [s for stage in job.stages for s in find_specs(stage.task)]
-    specs += [s for s in find_specs(getattr(job.config, "listeners", []))]
+    specs += list(find_specs(job.config.listeners))
     return {registry.find(s.kind, s.name).plugin for s in specs}
 
 

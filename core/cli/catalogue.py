@@ -126,23 +126,21 @@ def matrix_text(registry: Registry) -> str:
     ambient = {signal for kind in AMBIENT for e in registry.entries(kind) for signal in e.gives}
     geometries, renderers = registry.entries("geometry"), registry.entries("renderer")
     users = [e for kind in USERS for e in registry.entries(kind) if e.needs]
+    pictures = ambient | {signal for e in renderers for signal in e.gives}
     writers = registry.entries("exporter") + registry.entries("converter")
     blocks = [
         _block("renderer on geometry", renderers, geometries, ambient),
         _block("prior, score, loss, metric on renderer", users, renderers, ambient),
-        _block("exporter, converter on geometry", writers, geometries, ambient),
+        _block("exporter, converter on geometry", writers, geometries, pictures),
     ]
-    legend = "yes: every need is met, counting what data, prompts and materials can give; else the missing signals"
+    legend = "yes: every need is met, counting what data, prompts, materials (and, for exporters, renderers) can give; else the missing signals"
     return "\n\n".join([b for b in blocks if b] + [legend])
 
 
 def _block(title: str, rows: Sequence[Entry], columns: Sequence[Entry], ambient: Iterable[str]) -> str:
     if not rows or not columns:
         return ""
-    cells = [
-        [f"{row.kind} {row.name}", *(_fit(row, column, ambient) for column in columns)]
-        for row in rows
-    ]
+    cells = [[f"{row.kind} {row.name}", *(_fit(row, column, ambient) for column in columns)] for row in rows]
     return f"{title}\n" + table(cells, ["", *(c.name for c in columns)])
 
 

@@ -2,12 +2,11 @@
 
 ``bench kernels`` runs the command ``bench-kernels``, ``eval text`` the command ``eval-text``. A command is a function
 with annotated parameters, which become its arguments and options as in typer; it prints for people, and may return
-an exit code or a dictionary of figures, which ``--json FILE`` writes.
+an exit code or figures (dictionaries and lists), which ``--json FILE`` writes.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -62,7 +61,7 @@ def _dispatch(verb: str, name: str, words: Sequence[str], json_file: Path | None
     if json_file is not None:
         if result is None:
             raise UserError(f"'{verb} {name}' gives no figures, so there is nothing to write to {json_file}")
-        write_json(json.loads(json.dumps(result, default=str)), json_file)
+        write_json(result, json_file)
     return 0
 
 

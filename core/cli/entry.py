@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from core import discovery
 from core.cli.environment import prepare
-from core.errors import ConfigError, UserError
+from core.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -88,12 +88,12 @@ def _report(error: Exception, debug: bool) -> int:
         return _say("interrupted", 130)
     if debug:
         traceback.print_exc()
-    if isinstance(error, ConfigError):
-        return _say("\n".join(f"error: {problem}" for problem in error.problems), 2)
     if isinstance(error, UserError):
-        return _say(f"error: {error}", 2)
+        return _say("\n".join(f"error: {line}" for line in str(error).splitlines()), 2)
     if callable(describe := getattr(error, "format_message", None)):  # the parser's own refusals
-        return _say(f"error: {describe()}{_see_help(error)}", 2)
+        sentence = describe()
+        stop = "" if sentence.endswith((".", "?", "!")) else "."
+        return _say(f"error: {sentence}{stop}{_see_help(error)}", 2)
     hint = "" if debug else " Run again with --debug to see where."
     return _say(f"error: {type(error).__name__}: {' '.join(str(error).split())}.{hint}", 1)
 

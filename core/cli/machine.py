@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import platform
 import sys
@@ -63,24 +62,24 @@ def _devices() -> list[str]:
     return [*devices, "cpu"]
 
 
-def _backends() -> Any:
+def _backends() -> list[dict[str, object]]:
     from core.kernels import dispatch
 
     return dispatch.report()
 
 
 def extras(registry: Registry) -> dict[str, dict[str, Any]]:
-    """Per optional dependency group: the components it serves, and its packages that are not installed."""
+    """Per optional dependency group: the components it serves, and its packages that are not installed.
+
+    ``missing`` is None where it cannot be told: in a checkout that is not installed.
+    """
     found: dict[str, dict[str, Any]] = {}
     for extra, packages in _declared().items():
-        components = [f"{e.kind} {e.name}" for e in registry.entries() if e.extra == extra]
-        found[extra] = {"components": components, "missing": [p for p in packages if _version(p) is None]}
+        found[extra] = {"components": [], "missing": [p for p in packages if _version(p) is None]}
     for entry in registry.entries():
-        if entry.extra and entry.extra not in found:
-            absent = importlib.util.find_spec(entry.target.partition(".")[0]) is None
-            found.setdefault(entry.extra, {"components": [], "missing": [entry.plugin] if absent else []})
-        if entry.extra and f"{entry.kind} {entry.name}" not in found[entry.extra]["components"]:
-            found[entry.extra]["components"].append(f"{entry.kind} {entry.name}")
+        if entry.extra:
+            group = found.setdefault(entry.extra, {"components": [], "missing": None})
+            group["components"].append(f"{entry.kind} {entry.name}")
     return found
 
 
@@ -95,7 +94,9 @@ def _declared() -> dict[str, list[str]]:
         return groups
     for name in metadata.metadata("maquette").get_all("Provides-Extra") or []:
         wanted = [Requirement(line) for line in lines]
-        chosen = [r.name for r in wanted if r.marker and "extra" in str(r.marker) and r.marker.evaluate({"extra": name})]
+        chosen = [
+            r.name for r in wanted if r.marker and "extra" in str(r.marker) and r.marker.evaluate({"extra": name})
+        ]
         groups[name] = chosen
     return groups
 
@@ -110,7 +111,7 @@ def as_text(found: dict[str, Any]) -> str:
         ["devices", ", ".join(found["devices"])],
         ["packages", ", ".join(f"{k} {v or 'absent'}" for k, v in found["packages"].items())],
     ]
-    parts = [table(head), "backends\n" + _tree(found["backends"])]
+    parts = [table(head), "backends\n" + _backend_table(found["backends"])]
     if found["extras"]:
         parts.append("extras\n" + "\n".join(_extra_line(k, v) for k, v in found["extras"].items()))
     problems = [f"  {name}: {info['status']}: {info['reason']}" for name, info in found["plugins"].items()]
@@ -119,20 +120,25 @@ def as_text(found: dict[str, Any]) -> str:
 
 
 def _extra_line(name: str, info: dict[str, Any]) -> str:
-    state = f"missing {', '.join(info['missing'])}" if info["missing"] else "complete"
     serves = f"; serves {', '.join(info['components'])}" if info["components"] else ""
-    install = f'; pip install "maquette[{name}]"' if info["missing"] else ""
-    return f"  {name}: {state}{serves}{install}"
+    install = f'; pip install "maquette[{name}]"'
+    if info["missing"] is None:
+        return f"  {name}: not an installed distribution, cannot tell{serves}"
+    if not info["missing"]:
+        return f"  {name}: complete{serves}"
+    return f"  {name}: missing {', '.join(info['missing'])}{serves}{install}"
 
 
-def _tree(value: Any, depth: int = 1) -> str:
-    """Nested dictionaries as indented lines."""
-    pad = "  " * depth
-    if isinstance(value, dict):
-        return "\n".join(
-            f"{pad}{k}:\n{_tree(v, depth + 1)}" if isinstance(v, (dict, list)) else f"{pad}{k}: {v}"
-            for k, v in value.items()
-        )
-    if isinstance(value, list):
-        return "\n".join(_tree(v, depth) if isinstance(v, dict) else f"{pad}{v}" for v in value)
-    return f"{pad}{value}"
+def _backend_table(rows: list[dict[str, Any]]) -> str:
+    """One line per backend: chosen or not, and why; how to get those that are missing."""
+    lines = [
+        [
+            str(row["kernel"]),
+            str(row["backend"]),
+            "chosen for " + ", ".join(row["chosen_for"]) if row["chosen_for"] else "",
+            str(row["why"]),
+            f"{row['gain']}; {row['install']}" if row["install"] else str(row["gain"]),
+        ]
+        for row in rows
+    ]
+    return "\n".join(f"  {line}" for line in table(lines).splitlines())

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from core.discovery import get_registry
 from core.errors import UserError
 
 if TYPE_CHECKING:
@@ -39,7 +38,9 @@ def attach(app: typer.Typer) -> None:
 def text(
     prompt: Annotated[str, typer.Argument(help="The sentence, in quotes.")],
     overrides: Overrides = None,
-    config: Annotated[str, typer.Option("--config", metavar="FILE|PRESET", help="The job to start from.")] = TEXT_PRESET,
+    config: Annotated[
+        str, typer.Option("--config", metavar="FILE|PRESET", help="The job to start from.")
+    ] = TEXT_PRESET,
     output: Output = None,
     seed: Seed = None,
     quiet: Quiet = False,
@@ -49,7 +50,7 @@ def text(
 ) -> None:
     """Make a 3D object from a sentence."""
     if not prompt.strip():
-        raise UserError("the prompt is empty; write what to make, for example: maquette text \"a red mug\"")
+        raise UserError('the prompt is empty; write what to make, for example: maquette text "a red mug"')
     check_overrides(overrides or [], f'. A prompt of several words needs quotes: text "{prompt} …"')
     job = _load(config, overrides, {"prompt": prompt, **_given(output, seed)})
     _carry_out(job, quiet, dry_run, print_config, resume)
@@ -132,7 +133,7 @@ def _given(output: Path | None, seed: int | None) -> dict[str, Any]:
 def _load(config: str, overrides: list[str] | None, extra: dict[str, Any]) -> Job:
     from core.config.loading import load_job
 
-    return load_job(config, overrides or [], get_registry(), extra)
+    return load_job(config, overrides or [], extra=extra)
 
 
 def _carry_out(job: Job, quiet: bool, dry_run: bool, print_config: bool, resume: Path | None) -> None:

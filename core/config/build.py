@@ -24,8 +24,6 @@ def build(spec: ComponentSpec, context: Context, registry: Registry) -> Any:
     target = registry.find(spec.kind, spec.name).load()
     if not isinstance(target, type):
         return target
-    if (
-        context.build is None or getattr(context.build, "func", None) is build
-    ):  # a copied context builds for itself
+    if context.build is None or getattr(context.build, "func", None) is build:  # a copied context builds for itself
         context.build = partial(build, context=context, registry=registry)
     return target(spec.options, context)

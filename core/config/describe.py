@@ -136,9 +136,5 @@ def _lines(config: type[BaseModel], indent: str) -> Iterator[str]:
             yield from _lines(nested, indent + "  ")
         else:
             text = dump_yaml({option.name: option.default}).rstrip("\n").split("\n")
-            yield (
-                f"{indent}{text[0]}  # {note}\n"
-                if len(text) == 1
-                else f"{indent}# {note}\n{indent}{text[0]}\n"
-            )
+            yield (f"{indent}{text[0]}  # {note}\n" if len(text) == 1 else f"{indent}# {note}\n{indent}{text[0]}\n")
             yield from (f"{indent}{line}\n" for line in text[1:])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from pathlib import PurePath
-from typing import Any, ClassVar
+from typing import Any
 
 import yaml
 from pydantic import BaseModel
@@ -36,10 +36,10 @@ def to_plain(value: Any) -> Any:
     return value.as_posix() if isinstance(value, PurePath) else value
 
 
-class _Dumper(yaml.SafeDumper):  # type: ignore[misc]  # PyYAML has no types
-    """Quotes what :func:`core.config.nodes.read_scalar` would not read back as text; writes no aliases."""
+class _Dumper(yaml.SafeDumper):
+    """Leaves it to :func:`_text` what must be quoted, and writes no aliases."""
 
-    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
+    yaml_implicit_resolvers = {}
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
@@ -48,17 +48,22 @@ class _Dumper(yaml.SafeDumper):  # type: ignore[misc]  # PyYAML has no types
         super().increase_indent(flow, False)  # list items stand under their key, not beside it
 
 
+_elsewhere = yaml.resolver.Resolver()
+_STR = "tag:yaml.org,2002:str"
+
+
 def _text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
-    style = None if isinstance(read_scalar(text), str) and text != "<<" else '"'
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else style)
+    """Quoted wherever our reading or that of YAML 1.1 (other tools) would make it anything but text."""
+    same = isinstance(read_scalar(text), str) and _elsewhere.resolve(yaml.ScalarNode, text, (True, False)) == _STR
+    return dumper.represent_scalar(_STR, text, style="|" if "\n" in text else None if same else '"')
 
 
 def _scalar(dumper: yaml.SafeDumper, value: Any) -> yaml.Node:
     if value is None or isinstance(value, bool):
-        text = "null" if value is None else str(value).lower()
-    else:
-        text = repr(value).replace("inf", ".inf").replace("nan", ".nan")
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text)
+        return dumper.represent_scalar(_STR, "null" if value is None else str(value).lower())
+    text = repr(value).replace("inf", ".inf").replace("nan", ".nan")
+    # YAML 1.1 takes 1e-15 for a text and 1.0e-15 for a number.
+    return dumper.represent_scalar(_STR, text.replace("e", ".0e") if "e" in text and "." not in text else text)
 
 
 def _list(dumper: yaml.SafeDumper, values: list[Any]) -> yaml.Node:
@@ -74,7 +79,5 @@ for _type in (type(None), bool, int, float):
 
 def dump_yaml(resolved: Mapping[str, Any]) -> str:
     """YAML of a job's ``resolved`` values; ``load_job`` reads an equal job from it."""
-    text: str = yaml.dump(
-        dict(resolved), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1_000_000
-    )
+    text: str = yaml.dump(dict(resolved), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1_000_000)
     return text

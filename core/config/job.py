@@ -23,13 +23,13 @@ class OptimizerConfig(Config):
 
     type: Literal["adam", "adamw", "sgd"] = "adam"
     """The rule; adamw decouples the weight decay from the gradient, sgd takes the first beta as its momentum."""
-    lr: float = Field(0.01, gt=0)
+    lr: float = Field(default=0.01, gt=0)
     """Learning rate; a component may scale its own part of it."""
     betas: tuple[Fraction, Fraction] = (0.9, 0.99)
     """Decay of the running mean and of the running square of the gradient."""
-    eps: float = Field(1e-15, gt=0)
+    eps: float = Field(default=1e-15, gt=0)
     """Added to the root of the running square; small because grid gradients are."""
-    weight_decay: float = Field(0.0, ge=0)
+    weight_decay: float = Field(default=0.0, ge=0)
     """Pull towards zero."""
     schedule: Schedule = Schedule([(0, 1.0)])
     """Multiplies the learning rate over the stage."""
@@ -49,19 +49,19 @@ class StageConfig(Config):
 
     name: str = "main"
     """The stage's name in logs and checkpoints; ``stage-1``, ``stage-2`` … where ``stages`` gives none."""
-    steps: int = Field(400, ge=1)
+    steps: int = Field(default=400, ge=1)
     """Optimiser steps of the stage."""
     optimizer: OptimizerConfig = OptimizerConfig()
     """The optimiser."""
-    accumulate: int = Field(1, ge=1)
+    accumulate: int = Field(default=1, ge=1)
     """Micro-batches whose gradients are added before each optimiser step."""
-    gradient_clip: float | None = Field(None, gt=0)
+    gradient_clip: float | None = Field(default=None, gt=0)
     """Largest norm of the gradient; null leaves it alone."""
-    checkpoint_every: int = Field(100, ge=0)
+    checkpoint_every: int = Field(default=100, ge=0)
     """Steps between checkpoints; 0 saves at the end only."""
-    preview_every: int = Field(50, ge=0)
+    preview_every: int = Field(default=50, ge=0)
     """Steps between preview pictures; 0 makes none."""
-    log_every: int = Field(10, ge=1)
+    log_every: int = Field(default=10, ge=1)
     """Steps between lines of ``metrics.jsonl``."""
 
 
@@ -70,17 +70,17 @@ class JobConfig(Config):
 
     name: str = "job"
     """Title of the job, used for its folder; the file's name where not given."""
-    seed: int = Field(0, ge=0, lt=2**63)
+    seed: int = Field(default=0, ge=0, lt=2**63)
     """Everything random follows from it."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where to compute; auto takes the fastest there is."""
-    devices: int = Field(1, ge=1)
+    devices: int = Field(default=1, ge=1)
     """How many of them."""
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     """Arithmetic of the optimisation."""
     output: Path = Path("runs")
     """Folder that receives one folder per run."""
-    keep: int = Field(2, ge=1)
+    keep: int = Field(default=2, ge=1)
     """How many of the last checkpoints stay on disk."""
     listeners: list[Annotated[ComponentSpec, Slot("listener")]] = []
     """Components told about steps, previews and exports."""

@@ -133,17 +133,13 @@ class _Checking:
         if not isinstance(node.value, list) or not all(isinstance(item.value, dict) for item in node.value):
             items = node.value if isinstance(node.value, list) else []
             bad = next((item for item in items if not isinstance(item.value, dict)), node)
-            self.problems.append(
-                f"{bad.where}: stages: expected a list of blocks of keys, found {bad.shown()}"
-            )
+            self.problems.append(f"{bad.where}: stages: expected a list of blocks of keys, found {bad.shown()}")
             return []
         for index, item in enumerate(node.value):
             for key, child in item.value.items():
                 if key in _JOB and key != "name":
                     path = join("stages", index, key)
-                    self.problems.append(
-                        f"{child.place}: {path}: it holds for the whole job; write it at the top"
-                    )
+                    self.problems.append(f"{child.place}: {path}: it holds for the whole job; write it at the top")
         return list(node.value)
 
     def _stage(self, index: int, item: Node, staged: bool) -> tuple[Stage | None, list[str]]:
@@ -166,9 +162,7 @@ class _Checking:
     def _task(self, checker: Checker, node: Node | None, options: dict[str, Node]) -> Any:
         if node is None or node.raw is None:
             names = did_you_mean("", [e.name for e in self.registry.entries("task")])
-            return checker.fail(
-                node.where if node else self.place, "task", f"the name of a task is required.{names}"
-            )
+            return checker.fail(node.where if node else self.place, "task", f"the name of a task is required.{names}")
         found = checker.find("task", node.raw, node.where, "task")
         if found is FAILED:
             return FAILED
@@ -196,19 +190,13 @@ class _Checking:
         for index, item in enumerate(items):
             name = _stage_name(item, index)
             if name in names:
-                self.problems.append(
-                    f"{item.where}: stages.{index}.name: another stage is called '{name}' already"
-                )
+                self.problems.append(f"{item.where}: stages.{index}.name: another stage is called '{name}' already")
             names.add(name)
 
     def _check_effect(self, items: list[Node], changes: Sequence[Override]) -> None:
         """An override that every stage's own value hides would be lost without a word."""
         for change in changes:
-            if (
-                items
-                and change.path[0] not in (*_JOB, "stages")
-                and all(holds(item, change.path) for item in items)
-            ):
+            if items and change.path[0] not in (*_JOB, "stages") and all(holds(item, change.path) for item in items):
                 path = ".".join(change.path)
                 self.problems.append(
                     f"{change.where}: has no effect, every stage has its own {path}; write stages.0.{path}=…"
@@ -241,9 +229,7 @@ def _resolved(config: JobConfig, stages: Sequence[Stage], staged: bool) -> dict[
     resolved = {**task, **to_plain(config), **shared}
     if staged:
         own = [{k: v for k, v in f.items() if k not in shared and k not in task} for f in flat]
-        resolved["stages"] = [
-            {"name": stage.config.name, **rest} for stage, rest in zip(stages, own, strict=True)
-        ]
+        resolved["stages"] = [{"name": stage.config.name, **rest} for stage, rest in zip(stages, own, strict=True)]
     return resolved
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from core.config.nodes import Node, parse
 
@@ -45,7 +46,7 @@ def _type(node: Node) -> str | None:
 
 def _shorthand(base: Node, over: Node, name: str) -> Node:
     """A name laid over a mapping with a ``type``: the same component keeps its options."""
-    if not isinstance(base.value, dict) or not isinstance(over.value, str) or _type(base) is None:
+    if not isinstance(base.value, dict) or not isinstance(over.value, str):
         return over
     if over.raw == _type(base) or name == _KEEPS_OPTIONS:
         return Node({**base.value, "type": over}, over.where, None, over.key)
@@ -88,12 +89,11 @@ def parse_value(text: str, where: str) -> Node:
 
 def _placed(node: Node, where: str) -> Node:
     """The same tree with ``where`` everywhere: an override has no lines."""
+    value: Any = node.value
     if isinstance(node.value, dict):
         value = {k: _placed(v, where) for k, v in node.value.items()}
     elif isinstance(node.value, list):
         value = [_placed(v, where) for v in node.value]
-    else:
-        value = node.value
     return replace(node, value=value, where=where, key=where)
 
 
@@ -110,14 +110,13 @@ def apply(root: Node, override: Override, problems: list[str]) -> Node:
 def _apply(node: Node, path: tuple[str, ...], depth: int, override: Override, problems: list[str]) -> Node:
     part, here = path[depth], ".".join(path[:depth])
     if isinstance(node.value, list):
-        count = len(node.value)
-        if not part.isdecimal() or int(part) >= count:
-            items = f"{count} item{'s' * (count != 1)}, the first is {here}.0" if count else "no items"
-            problems.append(f"{override.where}: {here} has {items}; there is no '{part}' in it")
+        items = list(node.value)
+        if not part.isdecimal() or int(part) >= len(items):
+            have = f"{len(items)} item{'s' * (len(items) != 1)}, the first is {here}.0" if items else "no items"
+            problems.append(f"{override.where}: {here} has {have}; there is no '{part}' in it")
             return node
-        items_ = list(node.value)
-        items_[int(part)] = _lay(items_[int(part)], path, depth, override, problems)
-        return replace(node, value=items_, raw=None)
+        items[int(part)] = _lay(items[int(part)], path, depth, override, problems)
+        return replace(node, value=items, raw=None)
     if isinstance(node.value, dict) and part in node.value and depth + 1 < len(path):
         child = _lay(node.value[part], path, depth, override, problems)
         return replace(node, value={**node.value, part: child}, raw=None)

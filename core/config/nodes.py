@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import PurePath
-from typing import Any, ClassVar
+from typing import Any
 
 import yaml
 
@@ -26,7 +26,7 @@ _TAGS = {f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool",
 class _Loader(yaml.SafeLoader):
     """Leaves plain scalars alone: PyYAML would read them by YAML 1.1, where ``no`` is false and ``1e3`` is text."""
 
-    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
+    yaml_implicit_resolvers = {}
 
 
 @dataclass(frozen=True)
@@ -156,10 +156,11 @@ class _Reader:
     def _read(self, node: yaml.Node, where: str) -> Node:
         if isinstance(node, yaml.ScalarNode):
             return Node(read_scalar(node.value) if node.style is None else node.value, where, node.value)
-        raw = self.text[node.start_mark.index : node.end_mark.index] if node.flow_style else None
-        if isinstance(node, yaml.SequenceNode):
-            return Node([self.read(child) for child in node.value], where, raw)
-        return Node(dict(self._items(node)), where, raw)
+        flow = isinstance(node, yaml.CollectionNode) and node.flow_style
+        raw = self.text[node.start_mark.index : node.end_mark.index] if flow else None
+        if isinstance(node, yaml.MappingNode):
+            return Node(dict(self._items(node)), where, raw)
+        return Node([self.read(child) for child in node.value], where, raw)
 
     def _items(self, node: yaml.MappingNode) -> Iterator[tuple[str, Node]]:
         seen: dict[str, int] = {}
@@ -174,9 +175,7 @@ class _Reader:
                 self.problems.append(f"{place}: a key must be a single word, not a list or a block")
                 continue
             if key.value in seen:
-                self.problems.append(
-                    f"{place}: '{key.value}' is written twice (first on line {seen[key.value]})"
-                )
+                self.problems.append(f"{place}: '{key.value}' is written twice (first on line {seen[key.value]})")
             seen.setdefault(key.value, line)
             yield key.value, replace(self.read(value), key=place)
 

@@ -57,15 +57,18 @@ class Schedule:
         points: pairs of (time, value); steps and shares may be mixed, so their order is known with the run's length.
 
     Raises:
-        ValueError: no point, a malformed time, or a value that is no finite number.
+        ValueError: no point, a malformed time, one time twice, or a value that is no finite number.
     """
 
     def __init__(self, points: list[tuple[Time, float]]) -> None:
         if not points:
             raise ValueError("a schedule needs at least one point")
         self.points = [(parse_time(t), _number(v)) for t, v in points]
+        if len({time for time, _ in self.points}) < len(points):
+            raise ValueError("a schedule has two values at one time; write a jump over one step ({50: 1, 51: 0})")
         self._ramp = False
-        self._source: Any = points[0][1] if len(points) == 1 else {"points": dict(points)}
+        constant = len(points) == 1 and self.points[0][0] == (0.0, False)
+        self._source: Any = points[0][1] if constant else {"points": dict(points)}
 
     @classmethod
     def parse(cls, source: Any) -> Schedule:
@@ -98,18 +101,18 @@ class Schedule:
 
     @classmethod
     def _between(cls, start: Time, first: float, end: Time, last: float) -> Schedule:
-        ramp = cls([(start, first), (end, last)])
-        (t0, share0), (t1, share1) = (time for time, _ in ramp.points)
+        (t0, share0), (t1, share1) = parse_time(start), parse_time(end)
         if share0 == share1 and t0 >= t1:
             raise ValueError(f"a schedule must start before it ends, not start at {start} and end at {end}")
+        ramp = cls([(start, first), (end, last)])
         ramp._ramp = True
         return ramp
 
     def at(self, step: int, total: int) -> float:
         """The value at ``step`` of a run of ``total`` steps; the last step of the run is at 100 %.
 
-        Where two points fall on one time the value jumps just after it. ``{from, to}`` whose start turns out to lie
-        after its end (1000 steps and 80 % of a run of 500) jumps at its start, that is, past the run.
+        Where a step and a share fall on one time the value jumps just after it. A ramp whose start turns out to lie
+        behind its end (1000 steps, 80 % of a run of 1100) jumps at its start.
         """
         last = max(total - 1, 1)
         points = [(v * last if share else v, y) for (v, share), y in self.points]
@@ -137,9 +140,7 @@ class Schedule:
         return self._source
 
     @classmethod
-    def __get_pydantic_core_schema__(
-        cls, source: Any, handler: GetCoreSchemaHandler
-    ) -> core_schema.CoreSchema:
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
         return core_schema.no_info_plain_validator_function(
             cls.parse, serialization=core_schema.plain_serializer_function_ser_schema(lambda s: s.dump())
         )

@@ -48,9 +48,7 @@ def read_source(source: str | Path | Mapping[str, Any], problems: list[str]) -> 
         return tree if reader.complete else None, "the given mapping", "job"
     path = find_file(str(source), Path.cwd())
     if path is None:
-        problems.append(
-            f"{source}: no such file, and no preset of that name.{_nearest(str(source), Path.cwd())}"
-        )
+        problems.append(f"{source}: no such file, and no preset of that name.{_nearest(str(source), Path.cwd())}")
         return None, str(source), Path(source).stem
     tree = reader.load(path, [])
     return tree if reader.complete else None, shown(path), path.stem

@@ -10,6 +10,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -69,9 +70,7 @@ class Checker:
 
     # -- classes of options ------------------------------------------------------------------------------------
 
-    def model(
-        self, cls: type[BaseModel], node: Node, path: str, place: str, known: Sequence[str] = ()
-    ) -> Any:
+    def model(self, cls: type[BaseModel], node: Node, path: str, place: str, known: Sequence[str] = ()) -> Any:
         """An instance of ``cls`` from the mapping ``node``, or FAILED.
 
         Args:
@@ -123,19 +122,23 @@ class Checker:
                 if failed and (not detail["loc"] or detail["loc"][0] in failed):
                     continue
                 at, _ = descend(node, detail["loc"])
-                if at not in faults or about_type(
-                    faults[at]
-                ):  # of a union's members, the one that came closest
-                    faults[at] = detail
+                if at not in faults or about_type(faults[at]):
+                    faults[at] = detail  # of a union's members, the one that came closest
             for at, detail in faults.items():
                 found = descend(node, at)[1]
                 where = found.where if found else place
                 self.fail(where, join(path, *at), pydantic_message(detail, found.shown() if found else ""))
             return FAILED
-        except Exception as error:
-            if not failed:
-                self.fail(place, path, f"cannot be checked: {type(error).__name__}: {error}")
-            return FAILED
+        except UserError as error:
+            return FAILED if failed else self.fail(place, path, str(error))
+        except (
+            ArithmeticError,
+            AttributeError,
+            LookupError,
+            TypeError,
+        ) as error:  # a validator's own mistake
+            text = f"cannot be checked: {type(error).__name__}: {error}"
+            return FAILED if failed else self.fail(place, path, text)
         return FAILED if failed else made
 
     # -- single values -----------------------------------------------------------------------------------------
@@ -159,13 +162,10 @@ class Checker:
             return self._submodel(tp, node, path)
         return self._leaf(tp, origin, args, slot, node, path)
 
-    def _leaf(
-        self, tp: Any, origin: Any, args: tuple[Any, ...], slot: Slot | None, node: Node, path: str
-    ) -> Any:
+    def _leaf(self, tp: Any, origin: Any, args: tuple[Any, ...], slot: Slot | None, node: Node, path: str) -> Any:
         if origin is Literal:
-            return self._choice(
-                {str(a).lower() if isinstance(a, bool) else str(a): a for a in args}, node, path
-            )
+            words = {str(a).lower() if isinstance(a, bool) else str(a): a for a in args}
+            return self._choice(words, node, path)
         if isinstance(tp, type) and issubclass(tp, enum.Enum):
             return self._choice({str(m.value): m for m in tp}, node, path)
         if tp is Schedule:
@@ -174,7 +174,7 @@ class Checker:
             except ValueError as error:
                 return self.fail(node.where, path, str(error))
         if tp is str or is_path(tp):
-            if node.raw is None or (tp is not str and not node.raw):
+            if node.raw is None or (tp is not str and (not node.raw or isinstance(node.value, (dict, list)))):
                 return self.fail(node.where, path, f"expected {expected(tp)}, found {node.shown()}")
             return node.raw if tp is str else Path(node.raw)
         read = NUMBERS.get(tp)
@@ -182,20 +182,15 @@ class Checker:
             return node.plain()
         found = read(node.value)
         if found is FAILED:
-            return self.fail(
-                node.where, path, f"expected {expected(tp)}, found {node.shown()}{hint(tp, node)}"
-            )
+            return self.fail(node.where, path, f"expected {expected(tp)}, found {node.shown()}{hint(tp, node)}")
         return found
 
     def _choice(self, choices: dict[str, Any], node: Node, path: str) -> Any:
         if node.raw in choices:
             return choices[node.raw]
-        words = ", ".join(choices)
-        hint = did_you_mean(node.raw, choices) if node.raw else ""
-        hint = hint if "Did you mean" in hint else ""
-        return self.fail(
-            node.where, path, f"expected one of {words}; found {node.shown()}.{hint}".removesuffix(".")
-        )
+        near = get_close_matches((node.raw or "").lower(), choices, n=1, cutoff=0.7)
+        tip = f". Did you mean '{near[0]}'?" if near else ""
+        return self.fail(node.where, path, f"expected one of {', '.join(choices)}; found {node.shown()}{tip}")
 
     def _union(self, args: tuple[Any, ...], slot: Slot | None, node: Node, path: str) -> Any:
         members = [a for a in args if a is not type(None)]
@@ -221,9 +216,7 @@ class Checker:
         trial = Checker(self.registry, self.disabled)
         return trial.value(tp, slot, node, path), trial
 
-    def _list(
-        self, tp: Any, origin: Any, args: tuple[Any, ...], slot: Slot | None, node: Node, path: str
-    ) -> Any:
+    def _list(self, tp: Any, origin: Any, args: tuple[Any, ...], slot: Slot | None, node: Node, path: str) -> Any:
         if not isinstance(node.value, list):
             return self.fail(node.where, path, f"expected {expected(tp, slot)}, found {node.shown()}")
         count = len(node.value)
@@ -242,9 +235,7 @@ class Checker:
 
     def _dict(self, args: tuple[Any, ...], slot: Slot | None, node: Node, path: str) -> Any:
         if not isinstance(node.value, dict):
-            return self.fail(
-                node.where, path, f"expected a block of 'name: value' lines, found {node.shown()}"
-            )
+            return self.fail(node.where, path, f"expected a block of 'name: value' lines, found {node.shown()}")
         made: dict[Any, Any] = {}
         named = slot is not None and not holds_component(args[1])
         for key, child in node.value.items():
@@ -261,9 +252,7 @@ class Checker:
             node = Node({"type": node}, node.where, None, node.key)
         if not isinstance(node.value, dict):
             options = ", ".join(tp.model_fields)
-            return self.fail(
-                node.where, path, f"expected a block of options ({options}), found {node.shown()}"
-            )
+            return self.fail(node.where, path, f"expected a block of options ({options}), found {node.shown()}")
         if node.under is not None and "type" in tp.model_fields and "type" not in node.value:
             node = Node({"type": node.under, **node.value}, node.where, None, node.key)
         return self.model(tp, node, path, node.place)
@@ -280,6 +269,7 @@ class Checker:
         if name is None or not isinstance(name.value, (str, int, float)) or name.raw is None:
             known = did_you_mean("", [e.name for e in self.registry.entries(kind)])
             found = "no type in it" if name is None else name.shown()
+            self.lost.add(kind)
             return self.fail(
                 node.place, path, f"expected {with_article(kind)} ({{type: NAME, …}}), found {found}.{known}"
             )
@@ -306,9 +296,8 @@ class Checker:
         try:
             entry = self.registry.find(kind, name)
             if entry.plugin in self.disabled:
-                return self.fail(
-                    where, path, f"{kind} '{name}' is of plugin '{entry.plugin}', which this job disables"
-                )
+                self.lost.add(kind)
+                return self.fail(where, path, f"{kind} '{name}' is of plugin '{entry.plugin}', which this job disables")
             return entry, entry.load()
         except UserError as error:
             self.lost.add(kind)

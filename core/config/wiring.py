@@ -33,9 +33,7 @@ def job_gives(options: Any, written: Mapping[str, Node]) -> set[str]:
     return {signal for signal, name in _FROM_JOB.items() if getattr(options, name, None)}
 
 
-def unmet(
-    uses: Sequence[Use], given: Collection[str], registry: Any, lost: Collection[str] = ()
-) -> list[str]:
+def unmet(uses: Sequence[Use], given: Collection[str], registry: Any, lost: Collection[str] = ()) -> list[str]:
     """One sentence per need that nothing meets, with the components that would.
 
     Args:
@@ -50,16 +48,12 @@ def unmet(
             suppliers = [e for s in alternatives(need) for e in registry.suppliers(s) if e != use.entry]
             if not any(e.kind in lost for e in suppliers):
                 who = f"{use.spec.kind} '{use.spec.name}'"
-                problems.append(
-                    f"{use.where}: {who} needs {need}; nothing here gives it{_cure(need, suppliers)}"
-                )
+                problems.append(f"{use.where}: {who} needs {need}; nothing here gives it{_cure(need, suppliers)}")
     return problems
 
 
 def _cure(need: str, suppliers: Sequence[Any]) -> str:
-    names = [
-        f"{with_article(_FROM_JOB[s])} (key '{_FROM_JOB[s]}')" for s in alternatives(need) if s in _FROM_JOB
-    ]
+    names = [f"{with_article(_FROM_JOB[s])} (key '{_FROM_JOB[s]}')" for s in alternatives(need) if s in _FROM_JOB]
     names += dict.fromkeys(f"{e.kind} {e.qualified}" for e in suppliers)
     if not names:
         return ", and no loaded plugin has a component that does"

@@ -69,9 +69,7 @@ def expected(tp: Any, slot: Slot | None = None) -> str:
 
 def _list(origin: Any, args: tuple[Any, ...], slot: Slot | None) -> str:
     if origin is tuple and args[-1] is not Ellipsis:
-        same = (
-            f" (each {expected(args[0])})" if len(set(args)) == 1 else f" ({', '.join(map(expected, args))})"
-        )
+        same = f" (each {expected(args[0])})" if len(set(args)) == 1 else f" ({', '.join(map(expected, args))})"
         return f"a list of {len(args)} values{same}"
     return f"a list (each {expected(args[0], slot)})"
 

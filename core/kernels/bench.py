@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import statistics
 import time
@@ -89,7 +90,7 @@ def machine() -> dict[str, str]:
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
     return {
         "processor": _processor(),
-        "cores": str(torch.get_num_threads()) + " used by default",
+        "cores": str(os.cpu_count()),
         "gpu": gpu,
         "torch": torch.__version__,
         "numba": numba,

@@ -55,9 +55,7 @@ _KINDS: dict[str, _Kind] = {
         example="losses:\n  {component}: 0.1",
         function=True,
     ),
-    "exporter": _Kind(
-        "points inside the object, as text", needs=("density",), example="export:\n  - {component}"
-    ),
+    "exporter": _Kind("points inside the object, as text", needs=("density",), example="export:\n  - {component}"),
     "metric": _Kind("how much of the picture the object fills, and how colourful it is", needs=("rgb", "opacity")),
     "listener": _Kind("losses as a table for a spreadsheet", example="listeners:\n  - {component}"),
     "command": _Kind(

@@ -126,13 +126,13 @@ def make_options(entry: Entry, target: Any, registry: Registry, options: Mapping
         ConfigError: with every problem.
     """
     from core.config.nodes import from_python
-    from core.config.values import FAILED, Checker
+    from core.config.values import Checker
     from core.errors import ConfigError
 
     checker = Checker(registry)
     node = from_python(dict(options), "options")
     made = checker.options(target, entry.kind, entry.name, node, "", entry.qualified)
-    if made is FAILED:
+    if checker.problems:
         raise ConfigError(checker.problems)
     return made
 
@@ -184,8 +184,8 @@ def _check_declaration(checked: Checked) -> None:
     ):
         silent = [n for n, info in config.model_fields.items() if not info.description]
         checked.require(not silent, "every option has a docstring", f"none under: {', '.join(silent)}")
-    if inspect.isclass(target) and inspect.isabstract(target):
-        left = ", ".join(sorted(target.__abstractmethods__))
+    if inspect.isabstract(target):
+        left = ", ".join(sorted(getattr(target, "__abstractmethods__", ())))
         checked.require(False, "every method of the contract is there", f"missing: {left}")
     info = checked.registry.plugin(entry.plugin)
     if info is not None and info.source != "built-in":

@@ -89,7 +89,7 @@ def _check_score(c: Checked, score: Score, prior: Prior, name: str) -> None:
     again = torch.autograd.grad(score.loss(prior, latents, condition, negative, Step(0, 40)), latents)[0]
     c.require(torch.equal(first, again), f"the gradient follows from the step's streams alone ({name})")
     total = torch.stack([gradient(i)[1] for i in range(40)]).sum(0)
-    pull = float((total * (latents - mean)).sum())
+    pull = float((total * (latents - mean).detach()).sum())
     c.require(pull > 0, f"over 40 steps the gradient points towards the prior's mean ({name})")
 
 

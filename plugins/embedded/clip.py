@@ -44,7 +44,7 @@ class EmbeddedClip(Task):
         """Width of both towers."""
         layers: int = Field(4, ge=1)
         """Layers of each tower."""
-        patch: int = Field(8, ge=1)
+        patch: int = Field(16, ge=1)
         """Side of a vision patch in pixels."""
 
     def __init__(self, options: Any, context: Context) -> None:

@@ -29,7 +29,7 @@ class SurfaceConfig(Config):
     resolution: int = Field(128, ge=8, le=1024)
     """Grid points along a side of the scene's cube."""
     level: float | None = Field(None, gt=0)
-    """Density at the surface, per unit length; null chooses the level that looks most like the rendered volume."""
+    """Density at the surface, per unit length; null finds the one that looks most like the volume."""
     smooth: int = Field(4, ge=0, le=100)
     """Rounds of smoothing without shrinking."""
     smallest_part: float = Field(0.02, ge=0, le=1)
@@ -118,7 +118,7 @@ def _with_normals(mesh: Mesh) -> Mesh:
 
 
 def coloured_mesh(scene: Scene, options: SurfaceConfig, faces: int) -> Mesh | None:
-    """The dense mesh with a normal and a colour per vertex, at most about ``faces`` triangles; None where empty."""
+    """The dense mesh with a normal and a colour per vertex, about ``faces`` triangles; None if empty."""
     surface = dense_surface(scene, options)
     if surface is None:
         return None
@@ -138,6 +138,18 @@ def y_up(vectors: F32) -> F32:
 def z_up(vectors: F32) -> F32:
     """The inverse of :func:`y_up`."""
     return np.ascontiguousarray(vectors[:, [2, 0, 1]], np.float32)
+
+
+def surface_arrays(mesh: Mesh) -> tuple[F32, F32, F32]:
+    """Vertices [V, 3], normals [V, 3] and UVs [V, 2] of a textured mesh.
+
+    Raises:
+        ValueError: it has no normals or no UVs.
+    """
+    if mesh.normals is None or mesh.uv is None:
+        raise ValueError("the mesh has no normals or no UVs")
+    vertices, normals, uv = (a.detach().float().cpu().numpy() for a in (mesh.vertices, mesh.normals, mesh.uv))
+    return vertices, normals, uv
 
 
 def texture_image(mesh: Mesh) -> Image.Image:

@@ -44,8 +44,8 @@ def compact(vertices: F32, faces: I64) -> tuple[F32, I64]:
 def largest_parts(vertices: F32, faces: I64, smallest: float) -> tuple[F32, I64]:
     """Drop connected parts with less than ``smallest`` times the area of the largest.
 
-    They stay where they are needed: parts are added, largest first, until nine tenths of the whole area are there, so
-    a swarm of equals survives.
+    They stay where they are needed: parts are added, largest first, until nine tenths of the whole area are
+    there, so a swarm of equals survives.
     """
     _, label = connected_components(_adjacency(len(vertices), faces), directed=False)
     part = label[faces[:, 0]]
@@ -71,14 +71,20 @@ def taubin(vertices: F32, faces: I64, rounds: int) -> F32:
 
 
 def decimate(vertices: F32, faces: I64, target: int) -> tuple[F32, I64]:
-    """At most about ``target`` faces by quadric errors (Garland and Heckbert 1997); the input where that fails."""
+    """At most about ``target`` faces by quadric errors (Garland and Heckbert 1997), else the input."""
     if len(faces) <= target:
         return vertices, faces
     points, kept = fast_simplification.simplify(
         vertices.astype(np.float32), faces.astype(np.int32), target_count=target, agg=4.0
     )[:2]
-    points, kept = compact(points.astype(np.float32), np.asarray(kept, np.int64))
+    points, kept = compact(points.astype(np.float32), without_flaps(np.asarray(kept, np.int64)))
     return (points, kept) if len(kept) >= 4 and np.isfinite(points).all() else (vertices, faces)
+
+
+def without_flaps(faces: I64) -> I64:
+    """Drop pairs of faces that lie back to back on the same three vertices: collapsing edges leaves a few."""
+    _, index, count = np.unique(np.sort(faces, 1), axis=0, return_inverse=True, return_counts=True)
+    return faces[count[index.reshape(-1)] == 1]
 
 
 def outwards(vertices: F32, faces: I64) -> I64:
@@ -89,8 +95,8 @@ def outwards(vertices: F32, faces: I64) -> I64:
 def corner_normals(vertices: F32, faces: I64, crease: float) -> F32:
     """[F, 3, 3] unit normals per corner: smooth across edges up to ``crease`` degrees, sharp beyond.
 
-    A corner averages the faces round its vertex that are turned by less than ``crease`` from its own, weighted by their
-    angle there (Thuermer and Wuethrich 1998) and area.
+    A corner averages the faces round its vertex that are turned by less than ``crease`` from its own, weighted
+    by their angle there (Thuermer and Wuethrich 1998) and area.
     """
     vector = face_vectors(vertices, faces)
     length = np.linalg.norm(vector, axis=1, keepdims=True)
@@ -111,7 +117,7 @@ def corner_normals(vertices: F32, faces: I64, crease: float) -> F32:
 
 
 def _neighbours(owner: I64) -> tuple[I64, I64]:
-    """All pairs of corners (each with itself too) that share a vertex; ``owner`` [C] is each corner's vertex."""
+    """Pairs of corners (each with itself too) that share a vertex; ``owner`` [C] is each corner's vertex."""
     order = np.argsort(owner, kind="stable")
     counts = np.bincount(owner)
     start = np.cumsum(counts) - counts

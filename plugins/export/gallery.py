@@ -47,9 +47,7 @@ def _words(prompt: str, size: int) -> Image.Image:
         box = draw.multiline_textbbox((0, 0), block, font=face, spacing=text // 3)
         if box[2] - box[0] <= size * 0.88 and box[3] - box[1] <= size * 0.88:
             break
-    draw.multiline_text(
-        (size / 2, size / 2), block, _INK, face, anchor="mm", align="center", spacing=text // 3
-    )
+    draw.multiline_text((size / 2, size / 2), block, _INK, face, anchor="mm", align="center", spacing=text // 3)
     return square
 
 

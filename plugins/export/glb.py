@@ -5,22 +5,29 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import trimesh
 from trimesh.visual.material import PBRMaterial
 from trimesh.visual.texture import TextureVisuals
 
 from core.contracts import Exporter, Scene
 from core.types import Mesh
-from plugins.export.assets import TexturedConfig, destination, skipped, texture_image, textured_mesh, y_up
+from plugins.export.assets import (
+    TexturedConfig,
+    destination,
+    skipped,
+    surface_arrays,
+    texture_image,
+    textured_mesh,
+    y_up,
+)
 
 
 def glb_bytes(mesh: Mesh, name: str) -> bytes:
     """A textured mesh as the bytes of a GLB file.
 
-    glTF is y up with its front on +z; ``baseColorTexture`` is sRGB by the standard, as the atlas is. The material is a
-    rough dielectric: the texture shows as it was baked. No colour per vertex is written, which viewers would multiply
-    with the texture.
+    glTF is y up with its front on +z; ``baseColorTexture`` is sRGB by the standard, as the atlas is. The
+    material is a rough dielectric: the texture shows as it was baked. No colour per vertex is written, which
+    viewers would multiply with the texture.
 
     Args:
         mesh: with normals, UVs and texture.  name: of the node and the mesh in the file.
@@ -33,9 +40,7 @@ def glb_bytes(mesh: Mesh, name: str) -> bytes:
         roughnessFactor=0.9,
         doubleSided=True,
     )
-    vertices, normals, uv = (
-        np.asarray(a.detach().cpu(), np.float32) for a in (mesh.vertices, mesh.normals, mesh.uv)
-    )
+    vertices, normals, uv = surface_arrays(mesh)
     body = trimesh.Trimesh(
         y_up(vertices),
         mesh.faces.cpu().numpy(),

@@ -1,11 +1,11 @@
 """The iso level of a density field, chosen so that the mesh looks like what volume rendering shows.
 
 A density has no surface of its own. What a viewer of the volume sees along a ray is its opacity
-``1 - exp(-sum sigma dt)`` and, where it is opaque, the depth at which half of the light is gone (Max 1995, "Optical
-Models for Direct Volume Rendering"). Both cost one pass over the grid's columns, from the six axis directions. A level
-gives a mask and a first crossing in the same columns; the chosen one has the least volume between the two pictures.
-Otsu's threshold on the cell's alpha was set aside: it depends on how much empty space and how much hidden interior the
-cube holds, neither of which can be seen.
+``1 - exp(-sum sigma dt)`` and, where it is opaque, the depth at which half of the light is gone (Max 1995,
+"Optical Models for Direct Volume Rendering"). Both cost one pass over the grid's columns, from the six axis
+directions. A level gives a mask and a first crossing in the same columns; the chosen one has the least volume
+between the two pictures. Otsu's threshold on the cell's alpha was set aside: it depends on how much empty space
+and how much hidden interior the cube holds, neither of which can be seen.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Level:
 
     Attributes:
         value: density per unit length, > 0.
-        opacity: the highest opacity that any axis view shows, in [0, 1]; below 0.5 the field is fog, not a surface.
+        opacity: the highest opacity that any axis view shows, in [0, 1]; below 0.5 the field is fog.
         error: mean distance in cells between the level's surface and the rendered one.
     """
 
@@ -103,8 +103,8 @@ def _view_cost(columns: Any, cell: float, levels: Any, cap: float, cost: Any) ->
 def iso_level(density: F32, cell: float) -> Level | None:
     """The level whose surface is nearest to the volume as rendered.
 
-    The candidates lie between 1/64 and 1/2 of the density at which the median photon is absorbed: higher levels would
-    follow the noise of the plateau inside a wall.
+    The candidates lie between 1/64 and 1/2 of the density at which the median photon is absorbed: higher levels
+    would follow the noise of the plateau inside a wall.
 
     Args:
         density: [X, Y, Z] >= 0 per unit length, on a grid of ``cell`` units.

@@ -5,11 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-
 from core.contracts import Exporter, Scene
 from core.types import Mesh
-from plugins.export.assets import TexturedConfig, destination, skipped, texture_image, textured_mesh, y_up
+from plugins.export.assets import (
+    TexturedConfig,
+    destination,
+    skipped,
+    surface_arrays,
+    texture_image,
+    textured_mesh,
+    y_up,
+)
 
 _MATERIAL = "newmtl {name}\nKa 0 0 0\nKd 1 1 1\nKs 0 0 0\nd 1\nillum 1\nmap_Kd {image}\n"
 
@@ -19,13 +25,11 @@ def obj_text(mesh: Mesh, name: str, library: str) -> str:
 
     ``vt`` has its origin at the lower left, as the mesh's UVs do: nothing is turned over.
     """
-    vertices, normals, uv = (
-        np.asarray(a.detach().cpu(), np.float32) for a in (mesh.vertices, mesh.normals, mesh.uv)
-    )
+    vertices, normals, uv = surface_arrays(mesh)
     lines = [f"mtllib {library}", f"o {name}"]
-    lines += ["v %.6f %.6f %.6f" % tuple(row) for row in y_up(vertices).tolist()]
-    lines += ["vt %.6f %.6f" % tuple(row) for row in uv.tolist()]
-    lines += ["vn %.4f %.4f %.4f" % tuple(row) for row in y_up(normals).tolist()]
+    lines += ["v {:.6f} {:.6f} {:.6f}".format(*row) for row in y_up(vertices).tolist()]
+    lines += ["vt {:.6f} {:.6f}".format(*row) for row in uv.tolist()]
+    lines += ["vn {:.4f} {:.4f} {:.4f}".format(*row) for row in y_up(normals).tolist()]
     lines.append(f"usemtl {name}")
     lines += ["f {0}/{0}/{0} {1}/{1}/{1} {2}/{2}/{2}".format(*row) for row in (mesh.faces + 1).tolist()]
     return "\n".join(lines) + "\n"

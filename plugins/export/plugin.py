@@ -20,19 +20,19 @@ _EXPORTERS = [
     (
         "preview",
         "preview:PreviewExporter",
-        "The exported mesh as a viewer shows it: textured and plain.",
+        "The mesh as a viewer shows it: textured, lit, plain.",
         _SURFACE,
     ),
     (
         "video",
         "turntable:TurntableExporter",
-        "A turn round the object as MP4 (GIF without ffmpeg).",
+        "A turn round the object: MP4, or GIF without ffmpeg.",
         _PICTURES,
     ),
     (
         "sheet",
         "sheet:SheetExporter",
-        "Contact sheet: colour, depth and normals from several sides.",
+        "Contact sheet: colour, depth, normals from several sides.",
         _PICTURES,
     ),
     ("gallery", "gallery:GalleryExporter", "One colour and one depth picture, ready for a page.", _PICTURES),
@@ -43,4 +43,4 @@ _EXPORTERS = [
 def register(registry: Registrar) -> None:
     """Add the exporters."""
     for name, target, doc, needs in _EXPORTERS:
-        registry.add("exporter", name, f"plugins.export.{target}", doc, needs=needs, extra="export")
+        registry.add("exporter", name, f"plugins.export.{target}", doc, needs=needs)

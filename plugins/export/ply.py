@@ -15,12 +15,10 @@ from plugins.export.assets import SurfaceConfig, coloured_mesh, destination, onc
 
 
 def ply_bytes(mesh: Mesh) -> bytes:
-    """A mesh with normals and colours as a little-endian PLY, z up (PLY names no axes; tools read it as it is)."""
+    """A mesh with normals and colours as a little-endian PLY, z up (the format names no axes)."""
     arrays = (mesh.vertices, mesh.faces, mesh.normals, mesh.colors)
     vertices, faces, normals, colours = (np.asarray(a.detach().cpu()) for a in arrays if a is not None)
-    body = trimesh.Trimesh(
-        vertices, faces, vertex_normals=normals, vertex_colors=to_bytes(colours), process=False
-    )
+    body = trimesh.Trimesh(vertices, faces, vertex_normals=normals, vertex_colors=to_bytes(colours), process=False)
     data: bytes = trimesh.exchange.ply.export_ply(body, vertex_normal=True)
     return data
 

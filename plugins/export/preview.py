@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,8 +13,8 @@ from pydantic import Field
 
 from core.contracts import Exporter, Scene
 from core.types import Cameras, Mesh, Render
-from plugins.export.assets import F32, TexturedConfig, destination, skipped, textured_mesh, z_up
-from plugins.export.raster import bilinear, blend, rasterise
+from plugins.export.assets import TexturedConfig, destination, skipped, textured_mesh, z_up
+from plugins.export.raster import F32, bilinear, blend, rasterise
 from plugins.export.sheet import contact_sheet
 from plugins.export.views import shrink
 
@@ -26,7 +27,7 @@ def load_glb(path: Path) -> Mesh:
     Raises:
         ValueError: no mesh with UVs and a base colour texture in it.
     """
-    body = trimesh.load(path, force="mesh", process=False)
+    body: Any = trimesh.load(path, force="mesh", process=False)
     visual = body.visual
     image = getattr(getattr(visual, "material", None), "baseColorTexture", None)
     if image is None or visual.uv is None:
@@ -110,9 +111,7 @@ class PreviewExporter(Exporter):
         rows = {
             "texture": shrink(render_mesh(mesh, cameras).rgb.numpy(), self.options.size),
             "lit": shrink(render_mesh(mesh, cameras, shaded=True).rgb.numpy(), self.options.size),
-            "plain": shrink(
-                render_mesh(mesh, cameras, shaded=True, textured=False).rgb.numpy(), self.options.size
-            ),
+            "plain": shrink(render_mesh(mesh, cameras, shaded=True, textured=False).rgb.numpy(), self.options.size),
         }
         path = destination(scene, folder, "-preview.png")
         contact_sheet(rows, [f"{a:g}°" for a in azimuths.tolist()], scene.prompt).save(path)
@@ -128,6 +127,4 @@ def around(mesh: Mesh, azimuths: torch.Tensor, elevation: float, size: int) -> C
     azimuth = torch.deg2rad(azimuths.float())
     same = torch.ones_like(azimuth)
     distance = 1.04 * max(radius, 1e-3) / np.sin(fov / 2)
-    return Cameras.orbit(
-        azimuth, same * np.radians(elevation), same * distance, same * fov, size, size, center.float()
-    )
+    return Cameras.orbit(azimuth, same * np.radians(elevation), same * distance, same * fov, size, size, center.float())

@@ -54,9 +54,7 @@ def contact_sheet(rows: dict[str, Picture], columns: list[str], title: str = "")
         for c, picture in enumerate(pictures):
             sheet.paste(Image.fromarray(picture), (left + c * (size + gap), y))
     for c, name in enumerate(columns):
-        draw.text(
-            (left + c * (size + gap) + size / 2, height - text - gap), name, _SOFT, font(text), anchor="mm"
-        )
+        draw.text((left + c * (size + gap) + size / 2, height - text - gap), name, _SOFT, font(text), anchor="mm")
     return sheet
 
 

@@ -79,9 +79,9 @@ def _at(field: Field, indices: I64, bound: float, resolution: int) -> F32:
 def density_grid(field: Field, bound: float, resolution: int) -> F32:
     """[R, R, R] densities at the grid's points, ``x`` first, from -bound to bound.
 
-    The points whose indices are all even or all odd (a quarter) are asked first; the others only where one of these
-    within two cells is not empty. Every point has such a neighbour within one cell, and an axis-aligned sheet of one
-    cell is never missed.
+    The points whose indices are all even or all odd (a quarter) are asked first; the others only where one of
+    these within two cells is not empty. Every point has such a neighbour within one cell, and an axis-aligned
+    sheet of one cell is never missed.
     """
     index = np.indices((resolution,) * 3).reshape(3, -1).T
     parity = (index & 1).sum(1)
@@ -111,7 +111,7 @@ def fill_cavities(inside: F32, level: float, full: float) -> F32:
 
 
 def _triangulate(values: F32, level: float, outside: float, full: float) -> tuple[F32, I64]:
-    """Vertices in grid indices (before padding) and faces of ``values > level``; empty when there are none."""
+    """Vertices in grid indices and faces of ``values > level``; empty when there are none."""
     padded = np.pad(values, 1, constant_values=np.float32(outside))
     if not (padded > level).any():
         return np.zeros((0, 3), np.float32), np.zeros((0, 3), np.int64)
@@ -122,10 +122,10 @@ def _triangulate(values: F32, level: float, outside: float, full: float) -> tupl
 
 
 def _settle(vertices: F32, value: Field, level: float, bound: float, resolution: int) -> F32:
-    """Move each vertex along its grid edge to where the field itself crosses ``level``; grid indices to world units.
+    """Move each vertex along its grid edge to where the field itself crosses ``level``; into world units.
 
-    Linear interpolation between grid points leaves steps where the field is steep; halving the edge six times and one
-    last interpolation put the vertex within a hundredth of a cell.
+    Linear interpolation between grid points leaves steps where the field is steep; halving the edge six times
+    and one last interpolation put the vertex within a hundredth of a cell.
     """
     spacing = 2 * bound / (resolution - 1)
     low = np.floor(vertices + 1e-4)
@@ -149,7 +149,7 @@ def _settle(vertices: F32, value: Field, level: float, bound: float, resolution:
 
 
 def from_density(geometry: Geometry, bound: float, resolution: int, level: float | None) -> Surface | None:
-    """The level set of ``geometry.density``; the level is chosen where None. None (and a warning) where it is empty.
+    """The level set of ``geometry.density``; a level of None is chosen. None (and a warning) where it is empty.
 
     Fog that never hides half of the light still gives its denser half, with a warning.
     """
@@ -165,10 +165,8 @@ def from_density(geometry: Geometry, bound: float, resolution: int, level: float
         log.warning("the surface is empty: no view is more than %.2g %% opaque", 100 * chosen.opacity)
         return None
     if chosen.opacity < 0.5:
-        log.warning(
-            "the object is thin (at most %.0f %% opaque): its densest part is exported", 100 * chosen.opacity
-        )
-    # 1 - exp(-sigma ln2 / level) crosses 1/2 at the level and is bounded: a spike does not push the surface outwards.
+        log.warning("the object is thin (at most %.0f %% opaque): its densest part is exported", 100 * chosen.opacity)
+    # 1 - exp(-sigma ln2 / level) crosses 1/2 at the level and is bounded: no spike pushes the surface outwards.
     rate = np.float32(np.log(2) / value)
 
     def soft(points: F32) -> F32:
@@ -176,15 +174,13 @@ def from_density(geometry: Geometry, bound: float, resolution: int, level: float
 
     vertices, faces = _triangulate(1 - np.exp(-np.minimum(rate * grid, 80)), 0.5, 0.0, 1.0)
     if len(faces) == 0:
-        log.warning(
-            "the surface is empty: the density stays under the level %.3g (at most %.3g)", value, grid.max()
-        )
+        log.warning("the surface is empty: the density stays under the level %.3g (at most %.3g)", value, grid.max())
         return None
     return Surface(_settle(vertices, soft, 0.5, bound, resolution), faces, cell, True, value)
 
 
 def from_sdf(geometry: Geometry, bound: float, resolution: int) -> Surface | None:
-    """The zero set of ``geometry.sdf``, closed at the scene's cube; None (and a warning) where it is empty."""
+    """The zero set of ``geometry.sdf``, closed at the scene's cube; None (and a warning) if empty."""
     field = sampler(geometry, "sdf")
     index = np.indices((resolution,) * 3).reshape(3, -1).T
     cell = 2 * bound / (resolution - 1)
@@ -206,9 +202,7 @@ def from_mesh(mesh: Mesh) -> Surface | None:
     return Surface(vertices, faces, source=mesh)
 
 
-def extract(
-    geometry: Geometry, bound: float, resolution: int = 128, level: float | None = None
-) -> Surface | None:
+def extract(geometry: Geometry, bound: float, resolution: int = 128, level: float | None = None) -> Surface | None:
     """The raw surface of any geometry: its own mesh, else its signed distance, else its density.
 
     Args:

@@ -56,9 +56,9 @@ def _field_colours(scene: Scene, points: F32, normals: F32) -> F32:
 def seek(density: Field, points: F32, normals: F32, cell: float) -> F32:
     """[N] how far along the normal the volume's own surface lies, world units, negative inside.
 
-    The ray comes in along ``-normal`` from 1.5 cells outside to 3 cells inside and stops where half of the light is
-    gone, or half of what will go where the wall is thinner than that. A mesh cuts corners where it was decimated and a
-    density's colour means nothing where there is no density, so this is where the colour is asked.
+    The ray comes in along ``-normal`` from 1.5 cells outside to 3 cells inside and stops where half of the light
+    is gone, or half of what will go where the wall is thinner than that. A mesh cuts corners where it was
+    decimated and a density's colour means nothing where there is no density, so this is where the colour is asked.
     """
     start, step = _OUTSIDE * cell, (_OUTSIDE + _INSIDE) * cell / _STEPS
     along = (start - step * (np.arange(_STEPS) + 0.5)).astype(np.float32)
@@ -87,10 +87,10 @@ def density_of(scene: Scene, surface: Surface) -> Field | None:
 
 
 def bake(paint: Paint, density: Field | None, surface: Surface, mesh: Unwrapped, size: int) -> F32:
-    """The atlas [size, size, 3], sRGB in [0, 1], row 0 at v = 1; texels off the charts repeat the nearest chart's.
+    """The atlas [size, size, 3], sRGB in [0, 1], row 0 at v = 1; the gaps repeat the nearest chart's texel.
 
-    The repeated colours are the seam padding: neither bilinear sampling nor the smaller mip levels can pick up a
-    background, because there is none.
+    The repeated colours are the seam padding: neither bilinear sampling nor the smaller mip levels can pick up
+    a background, because there is none.
     """
     xy = np.stack([mesh.uv[:, 0] * size, (1 - mesh.uv[:, 1]) * size], 1).astype(np.float32)
     face, bary, _ = rasterise(xy, mesh.faces, size, size)

@@ -63,22 +63,18 @@ def orbit(options: ViewConfig, azimuths: Tensor, size: int, frame: Frame) -> Cam
     azimuth = torch.deg2rad(azimuths.float())
     elevation = torch.full_like(azimuth, math.radians(options.elevation))
     distance, fov = torch.full_like(azimuth, options.distance), torch.full_like(azimuth, frame.fov)
-    return Cameras.orbit(
-        azimuth, elevation, distance, fov, size, size, torch.tensor([0.0, 0.0, frame.height])
-    )
+    return Cameras.orbit(azimuth, elevation, distance, fov, size, size, torch.tensor([0.0, 0.0, frame.height]))
 
 
 def look(scene: Scene, cameras: Cameras) -> Render:
-    """What the scene's renderer shows, on the CPU, without gradients or randomness, a few cameras at a time."""
+    """What the scene's renderer shows, without gradients or randomness, a few cameras at a time; on the CPU."""
     renderer = scene.renderer
     device, training = renderer.context.device, renderer.training
     batch = max(1, _PIXELS // (cameras.height * cameras.width))
     renderer.eval()
     try:
         with torch.no_grad():
-            parts = [
-                _kept(renderer(cameras[k : k + batch].to(device))) for k in range(0, len(cameras), batch)
-            ]
+            parts = [_kept(renderer(cameras[k : k + batch].to(device))) for k in range(0, len(cameras), batch)]
     finally:
         renderer.train(training)
     joined = {n: _cat([getattr(p, n) for p in parts]) for n in ("depth", "normal")}
@@ -88,11 +84,8 @@ def look(scene: Scene, cameras: Cameras) -> Render:
 
 def _kept(render: Render) -> Render:
     """The pictures alone, on the CPU."""
-    rgb, opacity, depth, normal = (
-        None if t is None else t.detach().float().cpu()
-        for t in (render.rgb, render.opacity, render.depth, render.normal)
-    )
-    assert rgb is not None and opacity is not None
+    depth, normal = (None if t is None else t.detach().float().cpu() for t in (render.depth, render.normal))
+    rgb, opacity = (t.detach().float().cpu() for t in (render.rgb, render.opacity))
     return Render(rgb, opacity, render.cameras, depth, normal)
 
 
@@ -102,7 +95,7 @@ def _cat(parts: list[Tensor | None]) -> Tensor | None:
 
 
 def fitted(scene: Scene, options: ViewConfig) -> Frame:
-    """The frame that shows the object as large as it goes from all sides; the widest one where nothing is seen."""
+    """The frame that shows the object as large as it goes from all sides; the widest where nothing is seen."""
     widest = Frame(0.0, math.radians(options.fov))
     if not options.fit:
         return widest
@@ -134,7 +127,7 @@ def over_white(scene: Scene, render: Render) -> F32:
 
 
 def depth_range(render: Render) -> tuple[float, float]:
-    """Nearest and farthest depth of what is solid, shared by all views; without the last hundredth at each end."""
+    """Nearest and farthest depth of what is solid in all views, without the last hundredth at each end."""
     assert render.depth is not None
     seen = render.depth[(render.opacity > 0.5) & (render.depth > 0)]
     if seen.numel() == 0:
@@ -144,7 +137,7 @@ def depth_range(render: Render) -> tuple[float, float]:
 
 
 def depth_picture(render: Render, near: float, far: float) -> F32:
-    """[B, H, W, 3] depth in colour over white, from light and warm at ``near`` to dark and cool at ``far``."""
+    """[B, H, W, 3] depth in colour over white, light and warm at ``near``, dark and cool at ``far``."""
     assert render.depth is not None
     share = ((render.depth[..., 0] - near) / (far - near)).clamp(0, 1).numpy()
     stops = np.linspace(0, 1, len(_DEPTH_STOPS))
@@ -183,7 +176,7 @@ class Views:
 
 
 def views(scene: Scene, options: ViewConfig, azimuths: Tensor, finer: int = 2) -> Views:
-    """Colour, depth and normals from ``azimuths`` [B] degrees, rendered ``finer`` times larger and filtered down."""
+    """Colour, depth and normals from ``azimuths`` [B] degrees, rendered ``finer`` times larger, filtered down."""
     key = (
         "export.views",
         tuple(azimuths.tolist()),

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from core.config.base import Config as BaseConfig
 from core.contracts import Context, Renderer, Step
 from core.kernels.compositing import composite
+from core.kernels.marching import RaySamples
 from core.kernels.occupancy import OccupancyGrid
 from core.types import Cameras, Render
 
@@ -36,6 +37,8 @@ class Volume(Renderer):
         """Steps during which every cell counts as occupied."""
         normals: bool = False
         """Compute normals while training too (losses on normals need them); pictures always have them."""
+        hidden: float = Field(6.0, ge=0)
+        """Optical depth behind which samples are skipped; 0 evaluates every one."""
         rays: int = Field(16384, ge=256)
         """Rays rendered at once outside training; bounds memory."""
 
@@ -89,6 +92,7 @@ class Volume(Renderer):
 
     def _rays(self, origins: Tensor, directions: Tensor, jitter: Tensor | None, normals: bool) -> dict[str, Tensor]:
         samples = self.grid.march(origins, directions, jitter=jitter, max_samples=4 * self.options.samples)
+        samples = self._visible(samples, origins, directions)
         points = samples.positions(origins, directions)
         views = directions[samples.ray_ids]
         geometry, material = self._part("geometry"), self._part("material")
@@ -107,6 +111,25 @@ class Volume(Renderer):
             seen["normal"] = out.values[:, 3:6]
             seen["facing"] = (normal * views).sum(-1)
         return seen
+
+    @torch.no_grad()
+    def _visible(self, samples: RaySamples, origins: Tensor, directions: Tensor) -> RaySamples:
+        """Drop samples that the occupancy grid's own densities already hide: a solid's inside costs nothing then.
+
+        The grid remembers maxima, so its depth is halved, and only what keeps less than e^-``hidden`` of the light goes.
+        """
+        if not self.options.hidden or not len(samples.t_starts):
+            return samples
+        grid = self.grid
+        cells = (samples.positions(origins, directions) - grid.aabb[0]) / (grid.aabb[1] - grid.aabb[0])
+        x, y, z = (cells * grid.resolution).long().clamp(0, grid.resolution - 1).unbind(-1)
+        depth = 0.5 * grid.density[x, y, z].double() * (samples.t_ends - samples.t_starts)
+        total = F.pad(depth.cumsum(0), (1, 0))
+        keep = total[:-1] - total[samples.offsets[samples.ray_ids]] < self.options.hidden
+        kept = F.pad(keep.long().cumsum(0), (1, 0))
+        return RaySamples(
+            samples.t_starts[keep], samples.t_ends[keep], samples.ray_ids[keep], kept[samples.offsets]
+        )
 
     def _light(self, origins: Tensor) -> Tensor:
         """A point light a little above the camera (materials without shading ignore it)."""

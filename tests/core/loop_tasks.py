@@ -19,7 +19,6 @@ from core.job import run_job
 from core.registry import Entry, PluginInfo, Registry
 from core.run import Run
 
-
 # An environment variable, not an option: a run that is to be compared must have the same configuration.
 KILL_AT = tuple(int(n) for n in os.environ.get("TINY_KILL_AT", "").split())
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import pickle
 from pathlib import Path
 from typing import Any
@@ -78,7 +77,7 @@ def test_state_that_is_neither_tensor_nor_json_is_refused(tmp_path: Path) -> Non
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("culprit", ["save_file", "torch.save", "os.replace"])
+@pytest.mark.parametrize("culprit", ["save_file", "torch.save", "replace"])
 def test_a_crash_while_writing_leaves_the_older_checkpoint_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, culprit: str
 ) -> None:
@@ -86,11 +85,11 @@ def test_a_crash_while_writing_leaves_the_older_checkpoint_alone(
 
     def half(*args: Any, **kwargs: Any) -> None:
         for arg in args:
-            if isinstance(arg, Path) and culprit != "os.replace":
+            if isinstance(arg, Path) and culprit != "replace":
                 arg.write_bytes(b"half of it")
         raise OSError("no space left on device")
 
-    owner: Any = {"save_file": checkpoint, "torch.save": torch, "os.replace": os}[culprit]
+    owner: Any = {"save_file": checkpoint, "torch.save": torch, "replace": Path}[culprit]
     with monkeypatch.context() as patch:
         patch.setattr(owner, culprit.rpartition(".")[2], half)
         with pytest.raises(OSError, match="no space"):
@@ -202,7 +201,7 @@ def test_write_atomic_leaves_the_old_text_on_failure(tmp_path: Path, monkeypatch
     def fail(*args: Any) -> None:
         raise OSError("killed")
 
-    monkeypatch.setattr(os, "replace", fail)
+    monkeypatch.setattr(Path, "replace", fail)
     with pytest.raises(OSError, match="killed"):
         checkpoint.write_atomic(path, "new")
     assert path.read_text() == "old"

@@ -65,8 +65,10 @@ def assert_same_end(first: Path, second: Path) -> None:
         assert torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
     assert state["step"] == other_state["step"] and state["files"]["model.safetensors"] == \
         other_state["files"]["model.safetensors"]  # fmt: skip
-    keep = ("step", "stage", "losses", "noise", "lr", "grad_norm")
-    assert [{k: line[k] for k in keep} for line in lines(first)] == [{k: line[k] for k in keep} for line in lines(second)]
+    keep = ("step", "stage", "losses", "metrics", "lr", "grad_norm")
+    assert [{k: line[k] for k in keep} for line in lines(first)] == [
+        {k: line[k] for k in keep} for line in lines(second)
+    ]
 
 
 def test_a_run_leaves_its_folder_in_order(tmp_path: Path) -> None:
@@ -79,7 +81,7 @@ def test_a_run_leaves_its_folder_in_order(tmp_path: Path) -> None:
     assert [p.name for p in sorted(run.previews.iterdir())] == [f"step-0000{n}-fit.png" for n in ("05", "10", "12")]
     assert [line["step"] for line in lines(run.folder)] == [5, 10, 12]
     assert set(lines(run.folder)[0]) == {
-        "step", "stage", "losses", "noise", "lr", "grad_norm", "steps_per_second", "memory_mib",
+        "step", "stage", "losses", "metrics", "lr", "grad_norm", "steps_per_second", "memory_mib",
     }  # fmt: skip
     losses = lines(run.folder)[0]["losses"]
     assert losses["total"] == pytest.approx(losses["error"] + losses["weight"])

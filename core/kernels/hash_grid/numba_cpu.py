@@ -32,7 +32,7 @@ def _layout(points: Tensor) -> np.ndarray:
 @lru_cache(maxsize=64)
 def _constants(resolutions: Resolutions, features: int, dtype: torch.dtype) -> tuple[Any, Any, tuple[int, ...]]:
     real = np.float64 if dtype == torch.float64 else np.float32
-    return np.array(resolutions, real), real(1), (0,) * features
+    return np.array(resolutions, np.float64), real(1), (0,) * features
 
 
 def _order(levels: int) -> np.ndarray:

@@ -141,7 +141,9 @@ def paintwork(points: Tensor) -> Tensor:
 def field_scene() -> Callable[..., Scene]:
     """``field_scene(distance, colour=swirl, peak=…, softness=…)``: a scene of one density field."""
 
-    def make(distance: Distance, colour: Colour = swirl, name: str = "thing", prompt: str = "", **options: float) -> Scene:
+    def make(
+        distance: Distance, colour: Colour = swirl, name: str = "thing", prompt: str = "", **options: float
+    ) -> Scene:
         return make_scene(FieldGeometry(distance, colour, **options), name, prompt)
 
     return make
