@@ -18,7 +18,7 @@ demo: setup  ## A first asset: no GPU, no download.
 	$(BIN)/python launch.py text "a standing corgi dog"
 
 gallery: setup  ## The pictures at the top of the README.
-	$(BIN)/python launch.py gallery --into docs/gallery
+	$(BIN)/python benchmarks/gallery.py
 
 lint: setup
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""Maquette from a checkout: ``python launch.py text "a red mug"``; installed, the same program is called ``maquette``."""
+"""Maquette from a checkout: ``python launch.py text "a red mug"``. Installed, the program is called ``maquette``."""
 
 from __future__ import annotations
 

@@ -105,10 +105,7 @@ class Lift(Task):
         self._final: Cameras | None = None
 
     def _loss(self, name: str) -> Any:
-        from core.discovery import get_registry
-
-        registry = self.context.parts.get("registry") or get_registry()
-        return registry.find("loss", name).load()
+        return self.context.parts["registry"].find("loss", name).load()
 
     @property
     def geometry(self) -> Any:
@@ -193,7 +190,7 @@ def export_scene(scene: Scene, exporters: list[ComponentSpec], context: Context,
         try:
             for path in build(spec).export(scene, run.assets):
                 written.append(path)
-                run.registry.hooks.on_export(run=run, path=path, kind=spec.name)
+                run.emit("on_export", path=path, kind=spec.name)
         except (UserError, OSError) as error:
             log.warning("%s could not be exported: %s", spec.name, error)
     return written

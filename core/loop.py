@@ -169,8 +169,7 @@ class Loop:
         if self._scaled:
             return torch.zeros((), device=gradients[0].device)
         norms = torch.stack([torch.linalg.vector_norm(g) for g in gradients])
-        norm: Tensor = torch.linalg.vector_norm(norms)
-        return norm
+        return torch.as_tensor(torch.linalg.vector_norm(norms))
 
     def _guard(self, index: int, report: StepReport) -> None:
         bad = {name: value for name, value in report.losses.items() if not math.isfinite(value)}

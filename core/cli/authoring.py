@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from core.cli.catalogue import lookup
+from core.cli.runs import Overrides, check_overrides
 from core.discovery import get_registry
-from core.errors import UserError, did_you_mean
+from core.errors import ConfigError, UserError, did_you_mean
 
 
 def attach(app: typer.Typer) -> None:
@@ -35,9 +36,11 @@ def new_plugin(
 
 def check(
     name: Annotated[str, typer.Argument(help="A component: NAME or PLUGIN/NAME.")],
+    overrides: Overrides = None,
     kind: Annotated[str | None, typer.Option("--kind", help="Which kind, where several have the name.")] = None,
 ) -> None:
-    """Build a component and test that it keeps its kind's contract."""
+    """Build a component and test that it keeps its kind's contract: `check NAME [option=value ...]`."""
+    check_overrides(overrides or [])
     registry = get_registry()
     found = lookup(registry, name, kind)
     if not found:
@@ -45,5 +48,22 @@ def check(
     from core.testing import check_component
 
     for entry in found:
-        for line in check_component(entry.kind, entry.qualified, registry):
+        for line in check_component(entry.kind, entry.qualified, registry, _options(overrides or [])):
             print(f"{entry.kind} {entry.name}: {line}")
+
+
+def _options(overrides: list[str]) -> dict[str, Any]:
+    """``key=value`` words as nested options."""
+    from core.config.merging import parse_override
+
+    problems: list[str] = []
+    options: dict[str, Any] = {}
+    for override in (parse_override(text, problems) for text in overrides):
+        if override is not None:
+            node = options
+            for part in override.path[:-1]:
+                node = node.setdefault(part, {})
+            node[override.path[-1]] = override.node.plain()
+    if problems:
+        raise ConfigError(problems)
+    return options

@@ -133,7 +133,10 @@ def matrix_text(registry: Registry) -> str:
         _block("prior, score, loss, metric on renderer", users, renderers, ambient),
         _block("exporter, converter on geometry", writers, geometries, pictures),
     ]
-    legend = "yes: every need is met, counting what data, prompts, materials (and, for exporters, renderers) can give; else the missing signals"
+    legend = (
+        "yes: every need is met, counting what data, prompts and materials (for exporters, renderers too) can give; "
+        "else: the signals that are missing"
+    )
     return "\n\n".join([b for b in blocks if b] + [legend])
 
 

@@ -7,6 +7,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from core import discovery
 from core.cli.environment import prepare
@@ -74,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _program() -> str:
-    name = os.path.basename(sys.argv[0])
+    name = Path(sys.argv[0]).name
     return name if name in ("launch.py", "maquette") else "maquette"
 
 

@@ -127,7 +127,7 @@ def example_yaml(kind: str, name: str, config: type[BaseModel] | None) -> str:
 def _lines(config: type[BaseModel], indent: str) -> Iterator[str]:
     for name, info in config.model_fields.items():
         option = _option(info.alias or name, info)
-        note = "; ".join(part for part in (option.doc, option.type) if part)
+        note = "; ".join(part for part in (option.doc.rstrip("."), option.type) if part)
         nested, many = _nested(info.annotation)
         if option.required:
             yield f"{indent}# {option.name}:  # {note} (required)\n"

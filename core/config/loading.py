@@ -160,9 +160,10 @@ class _Checking:
         return Stage(index, config, task), []
 
     def _task(self, checker: Checker, node: Node | None, options: dict[str, Node]) -> Any:
-        if node is None or node.raw is None:
+        if node is None or node.raw is None or isinstance(node.value, (dict, list)):
             names = did_you_mean("", [e.name for e in self.registry.entries("task")])
-            return checker.fail(node.where if node else self.place, "task", f"the name of a task is required.{names}")
+            what = "the name of a task is required" + ("; its options stand at the top level" if node else "")
+            return checker.fail(node.where if node else self.place, "task", f"{what}.{names}")
         found = checker.find("task", node.raw, node.where, "task")
         if found is FAILED:
             return FAILED

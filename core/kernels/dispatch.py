@@ -15,8 +15,9 @@ import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib.util import find_spec
+from pathlib import Path
 from types import ModuleType
 
 from core.errors import UserError, did_you_mean
@@ -62,14 +63,16 @@ class Backend:
         return not self.devices or device in self.devices
 
 
-_NUMBA = {"devices": ("cpu",), "needs": ("numba",), "install": "pip install numba"}
-_NERFACC = {"devices": ("cuda",), "needs": ("nerfacc",), "install": "pip install nerfacc"}
+def _numba(module: str, gain: str) -> Backend:
+    return Backend("numba", module, ("cpu",), ("numba",), "pip install numba", gain)
+
+
 _TCNN = "pip install git+https://github.com/NVlabs/tiny-cuda-nn#subdirectory=bindings/torch"
 
 # Best first.
 _kernels: dict[str, tuple[Backend, ...]] = {
     "hash_grid": (
-        Backend("numba", "core.kernels.hash_grid.numba_cpu", **_NUMBA, gain="the fast hash grid on the CPU"),
+        _numba("core.kernels.hash_grid.numba_cpu", "the fast hash grid on the CPU"),
         Backend(
             "tinycudann",
             "core.kernels.hash_grid.tcnn",
@@ -89,12 +92,19 @@ _kernels: dict[str, tuple[Backend, ...]] = {
         Backend("reference", "core.kernels.hash_grid.reference", gain="plain PyTorch, any device, any float type"),
     ),
     "march": (
-        Backend("numba", "core.kernels.marching.numba_cpu", **_NUMBA, gain="fast ray marching on the CPU"),
+        _numba("core.kernels.marching.numba_cpu", "fast ray marching on the CPU"),
         Backend("reference", "core.kernels.marching.reference", gain="plain PyTorch, any device, any float type"),
     ),
     "composite": (
-        Backend("numba", "core.kernels.compositing.numba_cpu", **_NUMBA, gain="fast compositing on the CPU"),
-        Backend("nerfacc", "core.kernels.compositing.nerfacc_cuda", **_NERFACC, gain="packed scans on the GPU"),
+        _numba("core.kernels.compositing.numba_cpu", "fast compositing on the CPU"),
+        Backend(
+            "nerfacc",
+            "core.kernels.compositing.nerfacc_cuda",
+            devices=("cuda",),
+            needs=("nerfacc",),
+            install="pip install nerfacc",
+            gain="packed scans on NVIDIA GPUs",
+        ),
         Backend("reference", "core.kernels.compositing.reference", gain="plain PyTorch, any device, any float type"),
     ),
 }
@@ -192,9 +202,8 @@ def report() -> list[dict[str, object]]:
 def cuda_present() -> bool:
     """Whether a CUDA device can be used; PyTorch is asked only where a driver shows."""
     if "torch" not in sys.modules:
-        driver = shutil.which("nvidia-smi") or any(
-            os.path.exists(path) for path in ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
-        )
+        devices = (Path("/dev/nvidiactl"), Path("/dev/kfd"), Path("/dev/dxg"))
+        driver = shutil.which("nvidia-smi") or any(path.exists() for path in devices)
         if not driver or not _installed("torch"):
             return False
     import torch
@@ -202,7 +211,7 @@ def cuda_present() -> bool:
     return torch.cuda.is_available()
 
 
-@lru_cache(maxsize=None)
+@cache
 def _installed(module: str) -> bool:
     return find_spec(module) is not None
 

@@ -14,6 +14,7 @@ from numba.core import event
 from torch import Tensor
 
 log = logging.getLogger("maquette")
+MOST_THREADS: int = numba.get_num_threads()  # as launched: NUMBA_NUM_THREADS, or the machine's cores
 
 # Numba's fallback threading layer ends the process when two Python threads enter it at once (the live view
 # renders while a job trains), so one kernel runs at a time; each uses all threads anyway.
@@ -41,7 +42,7 @@ event.register("numba:compile", _Announcer())
 def run(kernel: Callable[..., Any], *args: Any) -> Any:
     """Call a compiled kernel on as many threads as PyTorch uses, one kernel at a time."""
     with _lock:
-        numba.set_num_threads(max(1, min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS)))
+        numba.set_num_threads(max(1, min(torch.get_num_threads(), MOST_THREADS)))
         return kernel(*args)
 
 

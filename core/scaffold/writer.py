@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import keyword
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -178,4 +177,4 @@ def _next_steps(folder: Path, into: Path, values: dict[str, str], package: bool)
         return f"Install it: pip install -e {folder}\nTest it:    maquette {check}"
     if into == Path("plugins"):
         return f"Test it: python launch.py {check}"
-    return f"Make it known: export MAQUETTE_PLUGIN_PATH={os.path.abspath(into)}\nTest it:       maquette {check}"
+    return f"Make it known: export MAQUETTE_PLUGIN_PATH={into.absolute()}\nTest it:       maquette {check}"

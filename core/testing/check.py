@@ -66,6 +66,13 @@ class Checked:
     passed: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
+    @property
+    def gives(self) -> tuple[str, ...]:
+        """The signals it gives with these options."""
+        refine = getattr(self.target, "signals", None)
+        found = refine(self.options) if refine is not None and self.options is not None else None
+        return self.entry.gives if found is None else tuple(found[1])
+
     def require(self, holds: bool, promise: str, otherwise: str = "") -> bool:
         """Note that ``promise`` is kept, or that it is not (``otherwise`` says what was found)."""
         if holds:
@@ -206,7 +213,7 @@ def registration_imports_torch(info: PluginInfo) -> bool:
     """Whether discovering the plugin in a fresh interpreter brings torch in."""
     words = [sys.executable, "-c", _PROBE, info.where, info.source]
     module = info.where.partition(":")[0]
-    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(p or os.getcwd() for p in sys.path)}
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(p or str(Path.cwd()) for p in sys.path)}
     environ |= {"MAQUETTE_PLUGINS": module, "MAQUETTE_PLUGIN_PATH": "", "MAQUETTE_STRICT": "0"}
     done = subprocess.run(words, capture_output=True, text=True, env=environ, check=False)
     return done.stdout.strip() == "True"

@@ -70,7 +70,7 @@ def check_geometry(c: Checked) -> None:
     """Density, distance and mesh, as far as ``gives`` declares them."""
     geometry = c.build()
     check_module(c, geometry)
-    gives = set(c.entry.gives)
+    gives = set(c.gives)
     known = gives & {"density", "sdf", "mesh", "gaussians"}
     c.require(bool(known), "it gives density, sdf, mesh or gaussians", f"declared: {sorted(gives) or 'nothing'}")
     if "density" in gives:
@@ -93,7 +93,7 @@ def _check_density(c: Checked, geometry: Geometry) -> None:
     if features is not None:
         fits = features.dim() == 2 and features.shape[0] == len(at) and finite(features)
         c.require(fits, "features are finite and have shape [N, C]", f"found {list(features.shape)}")
-    elif "features" in c.entry.gives:
+    elif "features" in c.gives:
         c.require(False, "field() returns the features that it declares")
     alone = geometry.density(at)
     c.require(torch.allclose(alone, density, rtol=1e-4, atol=1e-5), "density() agrees with field()")
@@ -140,7 +140,7 @@ def check_material(c: Checked) -> None:
         c.require(in_unit_range(rgb), f"colour {where} normals is in [0, 1]")
     c.require(in_unit_range(material(features * 100, at, directions, normals, None)), "far features stay in [0, 1]")
     value = colour(True)
-    if c.require(value.requires_grad, "colour depends on the features"):
+    if "features" in c.entry.needs and c.require(value.requires_grad, "colour depends on the features that it needs"):
         (gradient,) = torch.autograd.grad(value.sum(), features)
         c.require(finite(gradient) and bool((gradient != 0).any()), "the gradient of colour reaches the features")
     check_gradient(c, material, lambda: colour(True), "colour")
@@ -170,7 +170,7 @@ def check_renderer(c: Checked) -> None:
         for name, channels in (("rgb", 3), ("opacity", 1), ("depth", 1), ("normal", 3)):
             value = getattr(seen, name)
             if value is None:
-                c.require(name not in c.entry.gives, f"{name} is given {while_}, as declared")
+                c.require(name not in c.gives, f"{name} is given {while_}, as declared")
                 continue
             shape = [2, 24, 24, channels]
             c.require(list(value.shape) == shape, f"{name} {while_} is {shape}", f"found {list(value.shape)}")

@@ -48,7 +48,7 @@ def check_generator(c: Checked) -> None:
         made = generator.sample(2, None, torch.Generator().manual_seed(0))
         again = generator.sample(2, None, torch.Generator().manual_seed(0))
     c.require(len(made) == 2 and all(isinstance(g, Geometry) for g in made), "sample(2) gives two geometries")
-    if "density" in c.entry.gives:
+    if "density" in c.gives:
         probe = torch.rand(64, 3, generator=torch.Generator().manual_seed(1)) * 2 - 1
         same = all(torch.allclose(a.density(probe), b.density(probe)) for a, b in zip(made, again, strict=True))
         c.require(same, "samples follow from the generator that is handed in")

@@ -7,6 +7,7 @@ that it also reads the soft renders of an optimised object.
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,6 +21,7 @@ from core.config.base import Config as BaseConfig
 from core.contracts import Context, Step, Task
 from plugins.embedded.family import Average, family_folder, part, record
 
+_WORDS = re.compile(r"[a-z0-9]+")
 VIEWS = ("front view", "side view", "back view", "overhead view")
 
 
@@ -38,12 +40,12 @@ class _Block(nn.Module):
 class Classifier(nn.Module):
     """[B, 64, 64, 3] sRGB in [0, 1] to logits by name: ``category``, ``color``, ``view``."""
 
-    def __init__(self, categories: list[str], colors: list[str], width: int = 32) -> None:
+    def __init__(self, nouns: dict[str, list[str]], colors: list[str], width: int = 32) -> None:
         super().__init__()
-        self.categories, self.colors, self.width = categories, colors, width
+        self.nouns, self.categories, self.colors, self.width = nouns, list(nouns), colors, width
         widths = [width, 2 * width, 3 * width, 4 * width]
         self.body = nn.Sequential(*(_Block(a, b) for a, b in zip([3, *widths], widths, strict=False)))
-        heads = {"category": len(categories), "color": len(colors), "view": len(VIEWS)}
+        heads = {"category": len(nouns), "color": len(colors), "view": len(VIEWS)}
         self.heads = nn.ModuleDict({k: nn.Linear(widths[-1] * 4, n) for k, n in heads.items()})
 
     def forward(self, rgb: Tensor) -> dict[str, Tensor]:
@@ -56,9 +58,16 @@ class Classifier(nn.Module):
         from safetensors.torch import save_file
 
         folder.mkdir(parents=True, exist_ok=True)
-        config = {"categories": self.categories, "colors": self.colors, "width": self.width}
+        config = {"nouns": self.nouns, "colors": self.colors, "width": self.width}
         (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")
         save_file({k: v.half().contiguous() for k, v in self.state_dict().items()}, folder / "model.safetensors")
+
+    def expected(self, prompt: str) -> tuple[int | None, int | None]:
+        """Indices of the category and the colour that a prompt names, None where it names none; longest noun first."""
+        words = f" {' '.join(_WORDS.findall(prompt.lower()))} "
+        found = [(len(n), k) for k, ns in enumerate(self.nouns.values()) for n in ns if f" {n} " in words]
+        colors = [k for k, c in enumerate(self.colors) if f" {c} " in words]
+        return (max(found)[1] if found else None), (colors[0] if colors else None)
 
     @classmethod
     def load(cls, family: str = "built-in") -> Classifier:
@@ -101,7 +110,7 @@ class EmbeddedClassifier(Task):
         self.data = context.build(options.data)  # type: ignore[misc]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(context.generator("classifier").initial_seed() % 2**32)
-            self.model = Classifier(list(self.data.category_names), list(self.data.color_names), options.width)
+            self.model = Classifier(self.data.nouns, list(self.data.color_names), options.width)
         self.average = Average(self.model, options.average)
 
     def param_groups(self) -> list[dict[str, Any]]:

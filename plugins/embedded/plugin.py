@@ -14,3 +14,7 @@ def register(registry):  # type: ignore[no-untyped-def]
     registry.add("task", "embedded-clip", at + "clip:EmbeddedClip", "fit the family's CLIP")
     registry.add("task", "embedded-classifier", at + "classifier:EmbeddedClassifier", "fit the family's judge")
     registry.add("task", "embedded-unet", at + "unet:EmbeddedUnet", "fit the family's text-to-image UNet")
+    registry.add("metric", "judge", at + "judge:Judge", "category, colour and Janus by an independent classifier",
+                 needs=["rgb", "camera", "text"])  # fmt: skip
+    registry.add("metric", "clip", at + "judge:ClipPrecision", "R-precision by the embedded CLIP", needs=["rgb", "text"])
+    registry.add("command", "eval-embedded", at + "evaluate:evaluate", "what the embedded priors can do")

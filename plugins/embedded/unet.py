@@ -16,7 +16,10 @@ from torch.nn import functional as F
 from core.config.base import ComponentSpec, Slot
 from core.config.base import Config as BaseConfig
 from core.contracts import Context, Step, Task
+from core.diffusion.latent import LatentPrior
 from core.diffusion.process import DiffusionProcess
+from core.diffusion.sampler import ddim
+from core.types import Condition
 from plugins.embedded.camera import CAMERA_DIM, embed_camera
 from plugins.embedded.clip import captions_with_views
 from plugins.embedded.family import Average, family_folder, part, record, save_half
@@ -141,26 +144,14 @@ class EmbeddedUnet(Task):
         prompts += ("a purple mug", "a red airplane", "a yellow robot", "a green teapot")
         azimuth = (torch.arange(8) * torch.pi / 4).repeat(len(prompts))
         camera = embed_camera(azimuth, torch.full_like(azimuth, 0.26)).to(self.device)
-        text = self.embed([p for p in prompts for _ in range(8)])
-        rgb = self._sample(text, camera, scale=4.0, steps=25)
-        return {"samples": rgb.view(len(prompts), 8, *rgb.shape[1:]).permute(0, 2, 1, 3, 4).flatten(0, 1).flatten(1, 2)
-                .mul(255).byte().cpu().numpy()}  # fmt: skip
-
-    def _sample(self, text: Tensor, camera: Tensor, scale: float, steps: int) -> Tensor:
-        vae, model = self._vae[0].to(self.device), self.average.model
-        config: Any = model.config
-        shape = (len(text), config.in_channels, config.sample_size, config.sample_size)
-        x = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(self.device)
-        empty = self.embed([""]).expand_as(text)
-        self.scheduler.set_timesteps(steps)
-        for t in self.scheduler.timesteps:
-            both = model(
-                torch.cat([x, x]), t, encoder_hidden_states=torch.cat([empty, text]),
-                class_labels=torch.cat([camera, camera]),
-            ).sample  # fmt: skip
-            a, b = both.float().chunk(2)
-            x = self.scheduler.step(a + scale * (b - a), t, x).prev_sample
-        return (vae.decode(x / vae.config.scaling_factor).sample.permute(0, 2, 3, 1) / 2 + 0.5).clamp(0, 1)
+        parts = {"vae": self._vae[0], "text_encoder": self._text[0], "tokenizer": self.tokenizer}
+        parts |= {"unet": self.average.model, "scheduler": self.scheduler}
+        prior = LatentPrior(None, self.context, parts).to(self.device)
+        told = Condition(text=self.embed([p for p in prompts for _ in range(8)]), camera=camera)
+        untold = Condition(text=self.embed([""] * len(azimuth)), camera=camera)
+        rgb = ddim(prior, told, untold, scale=4.0, steps=25).view(len(prompts), 8, *(self.data.options.size,) * 2, 3)
+        sheet = rgb.permute(0, 2, 1, 3, 4).flatten(0, 1).flatten(1, 2)
+        return {"samples": (sheet * 255).byte().cpu().numpy()}
 
     def finish(self, run: Any) -> None:
         """Save ``unet/`` and ``scheduler/``."""

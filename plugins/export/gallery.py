@@ -37,7 +37,7 @@ def _words(prompt: str, size: int) -> Image.Image:
     """The prompt in the middle of a white square, as large as it fits."""
     square = Image.new("RGB", (size, size), "white")
     draw = ImageDraw.Draw(square)
-    for text in range(size // 9, 7, -1):
+    for text in range(max(size // 9, 8), 7, -1):
         face, lines = font(text), [""]
         for word in prompt.split():
             longer = f"{lines[-1]} {word}".strip()

@@ -64,10 +64,12 @@ def _absorbed(columns: Any, cell: float, hist: Any) -> float:
 @njit(cache=True)
 def _column_cost(column: Any, cell: float, levels: Any, cap: float, cost: Any) -> float:
     """Add the column's cost in cells at each of the rising ``levels`` [L]; its opacity."""
-    depth, median, total = 0.0, -1.0, 0.0
+    depth, total = 0.0, 0.0
+    unknown = -1.0  # a median lies at -0.5 or later
+    median = unknown
     for k in range(column.shape[0]):
         total = depth + column[k] * cell
-        if median < 0.0 and total >= math.log(2.0):
+        if median == unknown and total >= math.log(2.0):
             median = k - 0.5 + (math.log(2.0) - depth) / (total - depth)
         depth = total
     opacity = 1.0 - math.exp(-depth)
@@ -77,7 +79,7 @@ def _column_cost(column: Any, cell: float, levels: Any, cap: float, cost: Any) -
         while found < levels.shape[0] and value > levels[found]:
             crossing = k - (value - levels[found]) / (value - last)
             wrong = (1.0 - opacity) * cap
-            if median >= 0.0:
+            if median != unknown:
                 wrong += opacity * min(abs(crossing - median), cap)
             cost[found] += wrong
             found += 1

@@ -121,30 +121,28 @@ def _triangulate(values: F32, level: float, outside: float, full: float) -> tupl
     return (vertices - 1).astype(np.float32), faces[:, ::-1].astype(np.int64)
 
 
-def _settle(vertices: F32, value: Field, level: float, bound: float, resolution: int) -> F32:
+def _settle(vertices: F32, grid: F32, value: Field, level: float, bound: float) -> F32:
     """Move each vertex along its grid edge to where the field itself crosses ``level``; into world units.
 
-    Linear interpolation between grid points leaves steps where the field is steep; halving the edge six times
-    and one last interpolation put the vertex within a hundredth of a cell.
+    Linear interpolation between grid points leaves steps where the field is steep; halving the edge six times and one
+    last interpolation put the vertex within a hundredth of a cell. The ends' values are those of the ``grid``: asked
+    again, a point on the very surface may round to the other side.
     """
-    spacing = 2 * bound / (resolution - 1)
-    low = np.floor(vertices + 1e-4)
+    spacing = 2 * bound / (len(grid) - 1)
+    low = np.floor(vertices + 1e-4).astype(np.int64)
     away = np.abs(vertices - np.round(vertices)) > 1e-4
-    free = (away.sum(1) == 1) & (low >= 0).all(1) & (low + away <= resolution - 1).all(1)
-    world = (vertices * spacing - bound).astype(np.float32)
-    a = (low[free] * spacing - bound).astype(np.float32)
-    b = a + (away[free] * spacing).astype(np.float32)
-    fa, fb = value(a) - level, value(b) - level
+    free = (away.sum(1) == 1) & (low >= 0).all(1) & (low + away < len(grid)).all(1)
+    near, far = low[free], low[free] + away[free]
+    fa, fb = grid[tuple(near.T)] - level, grid[tuple(far.T)] - level
+    a, b = ((end * spacing - bound).astype(np.float32) for end in (near, far))
     for _ in range(6):
         middle = (a + b) / 2
         fm = value(middle) - level
         left = (fm > 0) == (fa > 0)
         a, fa = np.where(left[:, None], middle, a), np.where(left, fm, fa)
         b, fb = np.where(left[:, None], b, middle), np.where(left, fb, fm)
-    crosses = (fa > 0) != (fb > 0)
-    share = np.where(crosses, fa / np.where(crosses, fa - fb, 1), 0)[:, None]
-    settled = a + share * (b - a)
-    world[free] = np.where(crosses[:, None], settled, world[free])
+    world = (vertices * spacing - bound).astype(np.float32)
+    world[free] = a + (fa / np.where(fa == fb, 1, fa - fb))[:, None] * (b - a)
     return world
 
 
@@ -172,11 +170,12 @@ def from_density(geometry: Geometry, bound: float, resolution: int, level: float
     def soft(points: F32) -> F32:
         return 1 - np.exp(-np.minimum(rate * field(points), 80))
 
-    vertices, faces = _triangulate(1 - np.exp(-np.minimum(rate * grid, 80)), 0.5, 0.0, 1.0)
+    bounded = 1 - np.exp(-np.minimum(rate * grid, 80))
+    vertices, faces = _triangulate(bounded, 0.5, 0.0, 1.0)
     if len(faces) == 0:
-        log.warning("the surface is empty: the density stays under the level %.3g (at most %.3g)", value, grid.max())
+        log.warning("the surface is empty: the density (at most %.3g) stays under %.3g", grid.max(), value)
         return None
-    return Surface(_settle(vertices, soft, 0.5, bound, resolution), faces, cell, True, value)
+    return Surface(_settle(vertices, bounded, soft, 0.5, bound), faces, cell, True, value)
 
 
 def from_sdf(geometry: Geometry, bound: float, resolution: int) -> Surface | None:
@@ -189,7 +188,7 @@ def from_sdf(geometry: Geometry, bound: float, resolution: int) -> Surface | Non
     if len(faces) == 0:
         log.warning("the surface is empty: the signed distance is nowhere negative in the scene's cube")
         return None
-    return Surface(_settle(vertices, lambda p: -field(p), 0.0, bound, resolution), faces, cell)
+    return Surface(_settle(vertices, grid, lambda p: -field(p), 0.0, bound), faces, cell)
 
 
 def from_mesh(mesh: Mesh) -> Surface | None:

@@ -93,7 +93,7 @@ class TurntableExporter(Exporter):
     def pictures(self, scene: Scene) -> Picture:
         """[N, H, W, 3] bytes, with even sides."""
         azimuths = torch.arange(self.options.frames) * (360 / self.options.frames)
-        mesh = textured_mesh(scene, TexturedConfig()) if self.options.of == "mesh" else None
+        mesh = textured_mesh(scene, TexturedConfig.model_validate({})) if self.options.of == "mesh" else None
         seen = views(scene, self.options, azimuths, finer=1) if mesh is None else self.turned(scene, mesh, azimuths)
         frames = seen.rgb
         if self.options.normals and seen.normal is not None:

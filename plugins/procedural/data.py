@@ -15,6 +15,7 @@ from pydantic import Field
 
 from core.config.base import Config as BaseConfig
 from core.contracts import Context, DataSource, Step
+from plugins.procedural.categories import CATEGORIES
 from plugins.procedural.dataset import CATEGORY_NAMES, COLOR_NAMES, sample_batch
 
 log = logging.getLogger("maquette")
@@ -52,6 +53,7 @@ class ProceduralData(DataSource):
 
     category_names = CATEGORY_NAMES
     color_names = COLOR_NAMES
+    nouns = {name: list(category.nouns) for name, category in CATEGORIES.items()}
 
     def __init__(self, options: Config, context: Context) -> None:
         super().__init__(options, context)

@@ -118,6 +118,13 @@ class Bright(reference.Paint):
         return 2 * super().forward(*arguments)
 
 
+class Faded(reference.Paint):
+    """Colour that cannot be learnt."""
+
+    def forward(self, *arguments: Any) -> Tensor:
+        return super().forward(*arguments).detach()
+
+
 class FlatSky(core.Background):
     """Forgets leading dimensions."""
 

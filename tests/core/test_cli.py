@@ -304,6 +304,10 @@ def test_check_passes_and_fails(
     monkeypatch.setenv("MAQUETTE_PLUGIN_PATH", str(tmp_path))
     assert main(["check", "blob"]) == 0
     assert "geometry blob: density has shape [N]" in capsys.readouterr().out
+    assert main(["check", "blob", "channels=5", "radius=0"]) == 2
+    assert "radius" in capsys.readouterr().err
+    assert main(["check", "blob", "channels=5"]) == 0
+    capsys.readouterr()
     source = folder / "geometry.py"
     source.write_text(source.read_text().replace("torch.sigmoid(inside", "-torch.sigmoid(inside"))
     for name in [n for n in sys.modules if n.startswith("plugins.blob")]:

@@ -17,7 +17,9 @@ def registry_of(kind: str, target: str, gives: tuple[str, ...] = ()) -> Registry
     module = "core.testing.reference" if target.startswith("reference.") else "broken_components"
     registrar, registry = Registrar("broken"), Registry()
     name = "bench-x" if kind == "command" else "x"
-    registrar.add(kind, name, f"{module}:{target.removeprefix('reference.')}", "a thing", gives=gives)
+    target = f"{module}:{target.removeprefix('reference.')}"
+    needs = ["features"] if kind == "material" else []
+    registrar.add(kind, name, target, "a thing", needs=needs, gives=gives)
     registry.adopt(PluginInfo("broken", "built-in"), registrar.entries)
     return registry
 
@@ -68,6 +70,7 @@ BROKEN = [
     ("geometry", "LooseOptions", DENSITY, "derived from core.Config"),
     ("geometry", "reference.Grey", DENSITY, "subclass of core.Geometry"),
     ("material", "Bright", (), "in [0, 1]"),
+    ("material", "Faded", (), "depends on the features that it needs"),
     ("background", "FlatSky", (), "colours of that shape"),
     ("background", "Unfinished", (), "missing: forward"),
     ("renderer", "NoBackground", ("rgb",), "background is seen in the corner"),

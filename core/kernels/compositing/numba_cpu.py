@@ -1,5 +1,7 @@
 """Compositing compiled for the CPU: rays in parallel, backward written out."""
 
+# Numba infers the kernels' types from their arguments.
+# mypy: allow-untyped-defs, no-check-untyped-defs
 from __future__ import annotations
 
 from typing import Any
@@ -55,9 +57,7 @@ class _Composite(Function):
 
 
 @njit(parallel=True, cache=True, error_model="numpy")
-def _forward(  # type: ignore[no-untyped-def]
-    sigmas, values, t_starts, t_ends, offsets, early_stop, one, total, opacity, depth, weights, after
-):
+def _forward(sigmas, values, t_starts, t_ends, offsets, early_stop, one, total, opacity, depth, weights, after):
     """Outputs as of ``composite``; ``after`` [M] is the transmittance behind each sample, -1 where it was skipped."""
     zero, half = one - one, one / (one + one)
     channels = values.shape[1]
@@ -80,7 +80,7 @@ def _forward(  # type: ignore[no-untyped-def]
 
 
 @njit(parallel=True, cache=True, error_model="numpy")
-def _backward(  # type: ignore[no-untyped-def]
+def _backward(
     values, t_starts, t_ends, offsets, weights, after, g_total, g_opacity, g_depth, g_weights, one, g_sigmas, g_values
 ):
     """With G_i = d loss / d w_i: d loss / d tau_i = G_i * T_{i+1} - sum over k > i of G_k * w_k."""

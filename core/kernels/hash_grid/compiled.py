@@ -35,14 +35,15 @@ class _Encode(Function):
     @staticmethod
     def backward(ctx: Any, gout: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         points, table = ctx.saved_tensors
-        wanted = [t for t, need in zip((points, table), ctx.needs_input_grad, strict=False) if need]
+        need = ctx.needs_input_grad[:2]
+        wanted = [t for t, n in zip((points, table), need, strict=True) if n]
         if torch.is_grad_enabled():  # create_graph: keep the saved inputs' own graph
             features = reference.encode(points, table, ctx.resolutions)
             grads = iter(torch.autograd.grad(features, wanted, gout, create_graph=True))
         else:
             with torch.enable_grad():
-                inputs = [t.detach().requires_grad_(n) for t, n in zip((points, table), ctx.needs_input_grad)]
+                inputs = [t.detach().requires_grad_(n) for t, n in zip((points, table), need, strict=True)]
                 features = _compiled()(*inputs, ctx.resolutions)
             grads = iter(torch.autograd.grad(features, [t for t in inputs if t.requires_grad], gout))
-        first, second = (next(grads) if need else None for need in ctx.needs_input_grad[:2])
+        first, second = (next(grads) if n else None for n in need)
         return first, second, None

@@ -8,6 +8,8 @@ Shapes: points, v [3, N]; table [L, T, F]; res [L] float64; out, gout [N, L * F]
 the float type, ``lanes`` is a tuple of length F, by which the compiler knows F and unrolls.
 """
 
+# Numba infers the kernels' types from their arguments.
+# mypy: allow-untyped-defs, no-check-untyped-defs
 from __future__ import annotations
 
 import numpy as np
@@ -19,7 +21,7 @@ U = np.uint32
 
 
 @njit(cache=True, error_model="numpy")
-def _axis(p, res):  # type: ignore[no-untyped-def]
+def _axis(p, res):
     """Cell and place in the cell along one axis; a NaN gets cell 0 and stays NaN in the place.
 
     In float64 even for float32 points: at 512 cells a float32 product would round the place to 5 digits.
@@ -35,7 +37,7 @@ def _axis(p, res):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, error_model="numpy")
-def _cells(points, lo, m, res, rows, idx, frac):  # type: ignore[no-untyped-def]
+def _cells(points, lo, m, res, rows, idx, frac):
     """Rows of the 8 corners (corner k = bits zyx) into idx [8, m], places in the cell into frac [3, m]."""
     r = np.int64(res)
     side, mask = U(r + 1), U(rows - 1)
@@ -63,7 +65,7 @@ def _cells(points, lo, m, res, rows, idx, frac):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, error_model="numpy")
-def _weights(frac, m, one, weight):  # type: ignore[no-untyped-def]
+def _weights(frac, m, one, weight):
     """Trilinear weights of the 8 corners into weight [8, m]."""
     for j in range(m):
         u, v, w = frac[0, j], frac[1, j], frac[2, j]
@@ -74,7 +76,7 @@ def _weights(frac, m, one, weight):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, error_model="numpy")
-def _slopes(points, lo, m, res, one, slope):  # type: ignore[no-untyped-def]
+def _slopes(points, lo, m, res, one, slope):
     """d place in the cell / d point into slope [3, m]: res, and 0 outside the box where points are clamped."""
     zero = one - one
     for d in range(3):
@@ -84,7 +86,7 @@ def _slopes(points, lo, m, res, one, slope):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, error_model="numpy")
-def _times(slope, v, lo, m, along):  # type: ignore[no-untyped-def]
+def _times(slope, v, lo, m, along):
     """slope [3, m] times v [3, N] at lo into along [3, m]; it may be slope itself."""
     for d in range(3):
         for j in range(m):
@@ -92,7 +94,7 @@ def _times(slope, v, lo, m, along):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, error_model="numpy")
-def _tangent_weights(frac, slope, m, one, weight):  # type: ignore[no-untyped-def]
+def _tangent_weights(frac, slope, m, one, weight):
     """Change of the 8 trilinear weights along slope, into weight [8, m]."""
     for j in range(m):
         u, v, w = frac[0, j], frac[1, j], frac[2, j]
@@ -108,7 +110,7 @@ def _tangent_weights(frac, slope, m, one, weight):  # type: ignore[no-untyped-de
 
 
 @njit(cache=True, error_model="numpy")
-def _plan(points, v, tangent, lo, m, res, rows, one, idx, frac, weight):  # type: ignore[no-untyped-def]
+def _plan(points, v, tangent, lo, m, res, rows, one, idx, frac, weight):
     """Rows and weights of one block in one level; with ``tangent`` the weights' change along v [3, N]."""
     _cells(points, lo, m, res, rows, idx, frac)
     if not tangent:
@@ -121,7 +123,7 @@ def _plan(points, v, tangent, lo, m, res, rows, one, idx, frac, weight):  # type
 
 
 @njit(cache=True, error_model="numpy")
-def _encode_block(points, v, tangent, table, res, one, lanes, lo, m, out):  # type: ignore[no-untyped-def]
+def _encode_block(points, v, tangent, table, res, one, lanes, lo, m, out):
     """All levels of one block of points."""
     features = len(lanes)
     levels, rows, _ = table.shape
@@ -142,7 +144,7 @@ def _encode_block(points, v, tangent, table, res, one, lanes, lo, m, out):  # ty
 
 
 @njit(parallel=True, cache=True, error_model="numpy")
-def encode(points, v, tangent, table, res, one, lanes, out):  # type: ignore[no-untyped-def]
+def encode(points, v, tangent, table, res, one, lanes, out):
     """Features into out, or with ``tangent`` their change along v [3, N] (else v is not read)."""
     n = points.shape[1]
     for block in prange((n + BLOCK - 1) // BLOCK):
@@ -151,7 +153,7 @@ def encode(points, v, tangent, table, res, one, lanes, out):  # type: ignore[no-
 
 
 @njit(cache=True, error_model="numpy")
-def _scatter_level(points, v, tangent, gout, res, level, one, lanes, g):  # type: ignore[no-untyped-def]
+def _scatter_level(points, v, tangent, gout, res, level, one, lanes, g):
     """One level's share of ``scatter``, into g [T, F]."""
     n, features = points.shape[1], len(lanes)
     idx, frac = np.empty((8, BLOCK), np.uint32), np.empty((3, BLOCK), points.dtype)
@@ -178,7 +180,7 @@ def _scatter_level(points, v, tangent, gout, res, level, one, lanes, g):  # type
 
 
 @njit(parallel=True, cache=True, error_model="numpy")
-def scatter(points, v, tangent, gout, res, order, one, lanes, grad):  # type: ignore[no-untyped-def]
+def scatter(points, v, tangent, gout, res, order, one, lanes, grad):
     """Gradient of the table into grad [L, T, F]: gout weighted as in ``encode``, added to the 8 corners' rows.
 
     ``order`` [L] deals the levels out to the threads, cheap ones and dear ones alike.
@@ -189,7 +191,7 @@ def scatter(points, v, tangent, gout, res, order, one, lanes, grad):  # type: ig
 
 
 @njit(cache=True, error_model="numpy")
-def _dots(t, gout, lo, m, column, idx, lanes, dot):  # type: ignore[no-untyped-def]
+def _dots(t, gout, lo, m, column, idx, lanes, dot):
     """Each corner's features in t [T, F] times gout, into dot [8, m]."""
     for j in range(m):
         i0, i1, i2, i3 = idx[0, j], idx[1, j], idx[2, j], idx[3, j]
@@ -206,7 +208,7 @@ def _dots(t, gout, lo, m, column, idx, lanes, dot):  # type: ignore[no-untyped-d
 
 
 @njit(cache=True, error_model="numpy")
-def _add_gradient(frac, slope, dot, m, one, total):  # type: ignore[no-untyped-def]
+def _add_gradient(frac, slope, dot, m, one, total):
     """Add one level's gradient in the points to total [3, m]."""
     for j in range(m):
         u, v, w = frac[0, j], frac[1, j], frac[2, j]
@@ -222,7 +224,7 @@ def _add_gradient(frac, slope, dot, m, one, total):  # type: ignore[no-untyped-d
 
 
 @njit(cache=True, error_model="numpy")
-def _add_hessian(frac, slope, along, dot, m, one, total):  # type: ignore[no-untyped-def]
+def _add_hessian(frac, slope, along, dot, m, one, total):
     """Add one level's Hessian times ``along`` to total [3, m].
 
     The interpolation is linear along each axis, so only the mixed second derivatives are not zero.
@@ -240,41 +242,7 @@ def _add_hessian(frac, slope, along, dot, m, one, total):  # type: ignore[no-unt
 
 
 @njit(cache=True, error_model="numpy")
-def _add_gradient(frac, slope, dot, m, one, total):  # type: ignore[no-untyped-def]
-    """Add one level's gradient in the points to total [3, m]."""
-    for j in range(m):
-        u, v, w = frac[0, j], frac[1, j], frac[2, j]
-        a, b, c = one - u, one - v, one - w
-        d0, d1, d2, d3 = dot[0, j], dot[1, j], dot[2, j], dot[3, j]
-        d4, d5, d6, d7 = dot[4, j], dot[5, j], dot[6, j], dot[7, j]
-        x = ((d1 - d0) * b + (d3 - d2) * v) * c + ((d5 - d4) * b + (d7 - d6) * v) * w
-        y = ((d2 - d0) * a + (d3 - d1) * u) * c + ((d6 - d4) * a + (d7 - d5) * u) * w
-        z = ((d4 - d0) * a + (d5 - d1) * u) * b + ((d6 - d2) * a + (d7 - d3) * u) * v
-        total[0, j] += slope[0, j] * x
-        total[1, j] += slope[1, j] * y
-        total[2, j] += slope[2, j] * z
-
-
-@njit(cache=True, error_model="numpy")
-def _add_hessian(frac, slope, along, dot, m, one, total):  # type: ignore[no-untyped-def]
-    """Add one level's Hessian times ``along`` to total [3, m].
-
-    The interpolation is linear along each axis, so only the mixed second derivatives are not zero.
-    """
-    for j in range(m):
-        u, v, w = frac[0, j], frac[1, j], frac[2, j]
-        d0, d1, d2, d3 = dot[0, j], dot[1, j], dot[2, j], dot[3, j]
-        d4, d5, d6, d7 = dot[4, j], dot[5, j], dot[6, j], dot[7, j]
-        xy = (d3 - d2 - d1 + d0) * (one - w) + (d7 - d6 - d5 + d4) * w
-        xz = (d5 - d4 - d1 + d0) * (one - v) + (d7 - d6 - d3 + d2) * v
-        yz = (d6 - d4 - d2 + d0) * (one - u) + (d7 - d5 - d3 + d1) * u
-        total[0, j] += slope[0, j] * (xy * along[1, j] + xz * along[2, j])
-        total[1, j] += slope[1, j] * (xy * along[0, j] + yz * along[2, j])
-        total[2, j] += slope[2, j] * (xz * along[0, j] + yz * along[1, j])
-
-
-@njit(cache=True, error_model="numpy")
-def _gradient_block(points, v, hessian, table, gout, res, one, lanes, lo, m, grad):  # type: ignore[no-untyped-def]
+def _gradient_block(points, v, hessian, table, gout, res, one, lanes, lo, m, grad):
     """All levels of one block of points."""
     levels, rows, features = table.shape
     idx, dot = np.empty((8, BLOCK), np.uint32), np.empty((8, BLOCK), points.dtype)
@@ -295,7 +263,7 @@ def _gradient_block(points, v, hessian, table, gout, res, one, lanes, lo, m, gra
 
 
 @njit(parallel=True, cache=True, error_model="numpy")
-def point_gradient(points, v, hessian, table, gout, res, one, lanes, grad):  # type: ignore[no-untyped-def]
+def point_gradient(points, v, hessian, table, gout, res, one, lanes, grad):
     """Gradient of sum(out * gout) in the points into grad [3, N]; with ``hessian``, its change along v [3, N]."""
     n = points.shape[1]
     for block in prange((n + BLOCK - 1) // BLOCK):

@@ -30,8 +30,9 @@ def encode(points: Tensor, table: Tensor, resolutions: tuple[int, ...]) -> Tenso
     levels = []
     for i, resolution in enumerate(resolutions):
         module = _level(resolution, table.shape[1], table.shape[2], table.device.index or 0)
-        rows = table[i].float().reshape(-1)[: module.params.numel()]
-        rows = pad(rows, (0, module.params.numel() - rows.numel()))  # it rounds dense levels up to 8 rows
+        size = sum(p.numel() for p in module.parameters())
+        rows = table[i].float().reshape(-1)[:size]
+        rows = pad(rows, (0, size - rows.numel()))  # it rounds dense levels up to 8 rows
         levels.append(functional_call(module, {"params": rows}, (x - 0.5 / resolution,)))
     return torch.cat(levels, -1).to(points.dtype)
 

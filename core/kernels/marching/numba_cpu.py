@@ -1,6 +1,10 @@
 """Ray marching compiled for the CPU: rays in parallel, one pass to count, one to fill."""
 
+# Numba infers the kernels' types from their arguments.
+# mypy: allow-untyped-defs, no-check-untyped-defs
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,7 +27,7 @@ def march(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """(t_starts, t_ends, ray_ids, offsets): see :func:`core.kernels.marching.march`."""
     rays, real = starts.shape[0], np.float64 if starts.dtype == torch.float64 else np.float32
-    inputs = [array(x) for x in (starts, moves, binary)]
+    inputs: list[Any] = [array(x) for x in (starts, moves, binary)]
     inputs += [run(_blocks, inputs[2]), *(array(x) for x in (t0, t1, steps))]
     inputs += [real(step_size), array(jitter.to(starts.dtype)), max_samples, real(1)]
     offsets = torch.zeros(rays + 1, dtype=torch.int64)
@@ -38,7 +42,7 @@ def march(
 
 
 @njit(cache=True, error_model="numpy")
-def _blocks(binary):  # type: ignore[no-untyped-def]
+def _blocks(binary):
     """Which blocks of 4 x 4 x 4 cells hold an occupied one."""
     size0, size1, size2 = binary.shape
     blocks = np.zeros(((size0 + 3) >> 2, (size1 + 3) >> 2, (size2 + 3) >> 2), np.bool_)
@@ -50,7 +54,7 @@ def _blocks(binary):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, error_model="numpy", inline="always")
-def _cell(start, move, t, size):  # type: ignore[no-untyped-def]
+def _cell(start, move, t, size):
     """Cell along one axis; rounding can put a sample a hair outside the box."""
     i = np.int64(start + move * t)
     i = i if i > 0 else 0
@@ -58,7 +62,7 @@ def _cell(start, move, t, size):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, error_model="numpy", inline="always")
-def _leave(start, move, inverse, t, four, far):  # type: ignore[no-untyped-def]
+def _leave(start, move, inverse, t, four, far):
     """Distance at which the ray leaves its block of 4 cells along one axis."""
     if move == far - far:
         return far
@@ -68,7 +72,7 @@ def _leave(start, move, inverse, t, four, far):  # type: ignore[no-untyped-def]
 
 
 @njit(parallel=True, cache=True, error_model="numpy")
-def _walk(  # type: ignore[no-untyped-def]
+def _walk(
     starts, moves, binary, blocks, t0, t1, steps, step, jitter, most, one, offsets, fill, t_starts, t_ends, ray_ids
 ):
     """Count each ray's samples into offsets[ray + 1], or with ``fill`` write them from offsets[ray] on."""

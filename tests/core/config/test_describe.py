@@ -60,7 +60,7 @@ def test_no_options() -> None:
 
 def test_an_example_reads_well(registry: Registry) -> None:
     assert example_yaml("prior", "tiny", _config(registry, "prior", "tiny")) == (
-        "prior:\n  type: tiny\n  # model:  # A public model's name.; a text (required)\n  backup: null  # a prior or null\n"
+        "prior:\n  type: tiny\n  # model:  # A public model's name; a text (required)\n  backup: null  # a prior or null\n"
     )
 
 
@@ -75,7 +75,7 @@ def test_examples_load(registry: Registry, folder: Path, load: Callable[..., Job
 
 def test_a_tasks_example_stands_at_the_top(registry: Registry, folder: Path) -> None:
     text = example_yaml("task", "lift", _config(registry, "task", "lift"))
-    assert text.startswith('task: lift\nprompt: ""  # The sentence.; a text\n')
+    assert text.startswith('task: lift\nprompt: ""  # The sentence; a text\n')
     filled = text.replace("# geometry:  #", "geometry: grid  #")
     Path("job.yaml").write_text(filled)
     assert load_job("job.yaml", (), registry).stages[0].task.options.geometry.name == "grid"

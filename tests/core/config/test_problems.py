@@ -106,6 +106,7 @@ def test_the_good_one_is_good(load: Callable[..., Job]) -> None:
         (7, "losses: [sparsity]", "losses: expected a block of 'name: value' lines, found a list"),
         (1, "task: lft", "task: no task named 'lft'. Did you mean 'lift'?"),
         (1, "task: grid", "task: no task named 'grid'. 'grid' is a geometry."),
+        (1, "task: {type: lift}", "task: the name of a task is required; its options stand at the top level. Known:"),
         (1, "name: x", "task: the name of a task is required. Known: fit, lift."),
     ],
 )

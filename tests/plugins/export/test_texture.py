@@ -123,7 +123,10 @@ def test_colours_come_from_inside_the_wall(field_scene):
     """White fog colour outside, blue where the density is: a mesh a cell too large must still be painted blue."""
     blue = (0.1, 0.2, 0.8)
     scene = field_scene(
-        ball, lambda p: torch.where((ball(p) < 0)[:, None], p.new_tensor(blue), p.new_tensor((1.0, 1, 1))), peak=300.0
+        ball,
+        lambda p: torch.where((ball(p) < 0)[:, None], p.new_tensor(blue), p.new_tensor((1.0, 1, 1))),
+        peak=300.0,
+        softness=0.0,
     )
     surface = dense_surface(scene, SMALL)
     vertices, faces = cleanup.decimate(surface.vertices * 1.03, surface.faces, 2000)

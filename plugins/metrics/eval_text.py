@@ -1,0 +1,107 @@
+"""``launch.py eval text``: lift a fixed list of prompts, look at each from eight sides, and count.
+
+Category and colour are judged by a classifier that shares nothing with the priors; R-precision by the family's CLIP;
+Janus is a front seen from behind. Seconds are wall-clock of the whole job without exports, on the machine named.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+import yaml
+
+from core.config.loading import load_job
+from core.contracts import Context
+from core.discovery import get_registry
+from core.job import run_job
+from core.run import peak_memory
+
+HELD = "held_out"
+COLUMNS = ("category", "color", "r_precision", "janus", "seconds")
+
+
+def evaluate(
+    config: Annotated[str, typer.Option(help="The preset or job file that lifts.")] = "text-to-3d",
+    prompts: Annotated[Path | None, typer.Option(help="A YAML file with lists `seen` and `held_out`.")] = None,
+    limit: Annotated[int, typer.Option(help="Prompts of each list; 0 takes all.")] = 0,
+    output: Annotated[Path, typer.Option(help="Folder that receives the runs.")] = Path("runs/eval-text"),
+    option: Annotated[list[str] | None, typer.Option(help="An override of the job, key=value; repeatable.")] = None,
+) -> dict[str, Any]:
+    """Category and colour accuracy, R-precision, Janus, time and memory over at least 20 prompts."""
+    lists = yaml.safe_load((prompts or Path(__file__).with_name("prompts.yaml")).read_text())
+    registry = get_registry()
+    metrics = [registry.find("metric", name).load() for name in ("judge", "clip")]
+    built = [m(m.Config(), Context()) for m in metrics]
+    rows: list[dict[str, Any]] = []
+    print(f"{'prompt':<28}" + "".join(f"{c:>12}" for c in COLUMNS))
+    for group, texts in lists.items():
+        for text in texts[: limit or None]:
+            row = {"prompt": text, "group": group} | measure(text, config, output, option or [], built)
+            rows.append(row)
+            print(f"{text:<28}" + "".join(f"{row.get(c, math.nan):>12.2f}" for c in COLUMNS), flush=True)
+    totals = {name: total(rows, group) for name, group in (("all", None), (HELD, HELD))}
+    for name, found in totals.items():
+        print(f"{name:<28}" + "".join(f"{found.get(c, math.nan):>12.2f}" for c in COLUMNS))
+    memory = peak_memory(torch.device("cpu"))
+    print(f"peak memory {memory} MiB; {machine()}")
+    return {"rows": rows, "totals": totals, "peak_memory_mib": memory, "machine": machine(), "config": config}
+
+
+def measure(text: str, config: str, output: Path, options: list[str], metrics: list[Any]) -> dict[str, float]:
+    """Lift one prompt and measure a turntable of eight views, 15 degrees above the horizon."""
+    overrides = ["export=[]", "preview_every=0", "checkpoint_every=0", *options]
+    registry = get_registry()
+    start = time.perf_counter()
+    job = load_job(config, overrides, registry, {"prompt": text})
+    folder = output / "".join(c if c.isalnum() else "-" for c in text)
+    run = run_job(job, registry, folder=_fresh(folder), quiet=True)
+    seconds = time.perf_counter() - start
+    task: Any = run.task()
+    cameras = task.turntable(torch.arange(8) * math.pi / 4, elevation=math.radians(15), size=128)
+    with torch.no_grad():
+        renders = task.eval().parts["renderer"](cameras)
+    save_views(renders.rgb, folder / "turntable.png")
+    found = {"seconds": seconds}
+    for metric in metrics:
+        found |= metric.measure(renders, text)
+    return found
+
+
+def _fresh(folder: Path) -> Path:
+    """``folder``, or the first free ``folder-2``, ``folder-3`` …"""
+    count, free = 1, folder
+    while free.exists():
+        count += 1
+        free = folder.with_name(f"{folder.name}-{count}")
+    return free
+
+
+def save_views(rgb: torch.Tensor, path: Path) -> None:
+    """[B, H, W, 3] in [0, 1] as one row."""
+    from PIL import Image
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    row = torch.cat(list(rgb.clamp(0, 1).cpu()), 1)
+    Image.fromarray((row * 255).byte().numpy()).save(path)
+
+
+def total(rows: list[dict[str, Any]], group: str | None) -> dict[str, float]:
+    """Means over the rows of a group (all where None); a prompt that names no colour does not count for colour."""
+    chosen = [r for r in rows if group in (None, r["group"])]
+    out: dict[str, float] = {"prompts": float(len(chosen))}
+    for column in COLUMNS:
+        values = [r[column] for r in chosen if column in r]
+        out[column] = sum(values) / len(values) if values else math.nan
+    return out
+
+
+def machine() -> str:
+    """The machine in a few words."""
+    return f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}"
