@@ -84,7 +84,7 @@ class Step:
         self.metrics.update(values)
 
 
-class Component(ABC):
+class Component:
     """The base of every component: where its options are described."""
 
     Config: ClassVar[type[Config]] = Config
@@ -95,7 +95,7 @@ class Component(ABC):
         return None
 
 
-class Module(nn.Module, Component):
+class Module(nn.Module, Component, ABC):
     """A component with parameters or buffers; its ``state_dict`` goes into the checkpoint."""
 
     def __init__(self, options: Any, context: Context) -> None:
@@ -207,7 +207,7 @@ class Prior(Module):
         """The network's raw output at integer timesteps ``t`` [B], in the process's parametrisation."""
 
 
-class Score(Component):
+class Score(Component, ABC):
     """Turns a prior's predictions into a loss on what was rendered."""
 
     def __init__(self, options: Any, context: Context) -> None:
@@ -219,7 +219,7 @@ class Score(Component):
         """A scalar whose gradient in ``latents`` [B, C, h, w] is the score's."""
 
 
-class DataSource(Component):
+class DataSource(Component, ABC):
     """Cameras, and images where there are any."""
 
     def __init__(self, options: Any, context: Context) -> None:
@@ -231,7 +231,7 @@ class DataSource(Component):
         """At least ``cameras`` (:class:`Cameras`); deterministic given the step's streams."""
 
 
-class PromptProcessor(Component):
+class PromptProcessor(Component, ABC):
     """Turns the job's sentence into one text per view."""
 
     def __init__(self, options: Any, context: Context) -> None:
@@ -251,7 +251,7 @@ class Generator(Task):
         """``n`` geometries."""
 
 
-class Exporter(Component):
+class Exporter(Component, ABC):
     """Writes assets."""
 
     def __init__(self, options: Any, context: Context) -> None:
@@ -263,7 +263,7 @@ class Exporter(Component):
         """Write into ``folder``; yield each file written."""
 
 
-class Metric(Component):
+class Metric(Component, ABC):
     """Measures renders of an object against what was asked."""
 
     def __init__(self, options: Any, context: Context) -> None:

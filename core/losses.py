@@ -1,7 +1,7 @@
 """Regularisers of a lift: functions of what was rendered, each a scalar, weighted by the job's ``losses``.
 
-A loss is a component of kind ``loss``: ``function(render: Render, step: Step) -> Tensor``. What it needs of the renderer
-is registered with it.
+A loss is a component of kind ``loss``: ``function(render: Render, step: Step) -> Tensor``. What it needs of the
+renderer is registered with it.
 """
 
 from __future__ import annotations

@@ -153,8 +153,13 @@ class Condition:
             values = [getattr(p, name) for p in parts]
             return None if values[0] is None else torch.cat(values)
 
-        extras = {k: torch.cat([p.extras[k] for p in parts]) for k in parts[0].extras}
-        return cls(*(joined(n) for n in ("text", "pooled", "camera", "image")), extras=extras)
+        return cls(
+            text=joined("text"),
+            pooled=joined("pooled"),
+            camera=joined("camera"),
+            image=joined("image"),
+            extras={k: torch.cat([p.extras[k] for p in parts]) for k in parts[0].extras},
+        )
 
 
 @dataclass

@@ -1,6 +1,7 @@
 """Laying one configuration over another, and single values over a configuration.
 
-* Mappings merge key by key; lists and scalars replace.
+* Mappings merge key by key; lists and scalars replace; a mapping with numbers for keys (``guidance: {0: {weight: 2}}``)
+  changes those items of a list.
 * Where the ``type`` changes, the options of the old type go (they would be unknown to the new one); the ``optimizer``
   is no component and keeps its numbers.
 * ``geometry: hash-grid`` and ``geometry: {type: hash-grid}`` are the same thing, also when merged.
@@ -27,6 +28,11 @@ def merge(base: Node | None, over: Node, name: str = "") -> Node:
         return over
     if not isinstance(over.value, dict):
         return _shorthand(base, over, name)
+    if isinstance(base.value, list) and _are_indices(over.value, len(base.value)):
+        items = list(base.value)
+        for key, node in over.value.items():
+            items[int(key)] = merge(items[int(key)], node, name)
+        return Node(items, base.where, None, base.key)
     if not isinstance(base.value, dict):
         named = isinstance(base.value, str) and "type" not in over.value
         return replace(over, under=base) if named else over
@@ -37,6 +43,10 @@ def merge(base: Node | None, over: Node, name: str = "") -> Node:
         joined[key] = merge(joined.get(key), node, key)
     under = base.under if "type" not in over.value else None
     return Node(joined, base.where, None, base.key, under)
+
+
+def _are_indices(value: dict[str, Node], length: int) -> bool:
+    return bool(value) and all(key.isdigit() and int(key) < length for key in value)
 
 
 def _type(node: Node) -> str | None:

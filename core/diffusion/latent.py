@@ -36,7 +36,7 @@ def load_parts(source: str, unet: str = "unet") -> dict[str, Any]:
         if missing:
             raise UserError(f"{source} is no diffusers pipeline folder: it lacks {', '.join(missing)}")
         source = str(local)
-    loaders = {
+    loaders: dict[str, Any] = {
         "vae": AutoencoderKL,
         "text_encoder": CLIPTextModel,
         "tokenizer": CLIPTokenizer,

@@ -1,6 +1,6 @@
 """One discrete diffusion process for every prior: noise levels, parametrisations and conversions between them.
 
-``x_t = a_t x_0 + s_t eps`` with ``a_t = sqrt(alpha_bar_t)`` and ``s_t = sqrt(1 - alpha_bar_t)`` (Ho et al. 2020, eq. 4).
+``x_t = a_t x_0 + s_t eps`` with ``a_t = sqrt(alpha_bar_t)``, ``s_t = sqrt(1 - alpha_bar_t)`` (Ho et al. 2020, eq. 4).
 A timestep is an integer in [0, T); a noise *level* is a share of T in [0, 1], as configurations write it.
 """
 
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Any, Literal, get_args
 
-import torch
 from torch import Tensor, nn
 
 from core.errors import UserError

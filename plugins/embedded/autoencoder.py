@@ -1,4 +1,4 @@
-"""Fits the family's AutoencoderKL: 64x64 pictures to 16x16 latents (Rombach et al. 2022, sec. 3.1, without a critic)."""
+"""Fits the family's AutoencoderKL: 64x64 pictures to 16x16 latents (Rombach et al. 2022, section 3.1, no critic)."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class EmbeddedAutoencoder(Task):
         levels = len(options.channels)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(context.generator("autoencoder").initial_seed() % 2**32)
-            self.model = AutoencoderKL(
+            self.model: Any = AutoencoderKL(
                 down_block_types=("DownEncoderBlock2D",) * levels,
                 up_block_types=("UpDecoderBlock2D",) * levels,
                 block_out_channels=options.channels,
@@ -90,14 +90,15 @@ class EmbeddedAutoencoder(Task):
     @torch.no_grad()
     def preview(self, step: Step) -> dict[str, Any]:
         image = self._images(self.data.batch(step)["rgb"][:16])
-        output = self.average.model.decode(self.average.model.encode(image).latent_dist.mode()).sample
+        model: Any = self.average.model
+        output = model.decode(model.encode(image).latent_dist.mode()).sample
         rows = torch.cat([torch.cat(list(x[:16]), -1) for x in (image, output)], -2)
         return {"reconstruction": ((rows.clamp(-1, 1) + 1) * 127.5).byte().permute(1, 2, 0).cpu().numpy()}
 
     @torch.no_grad()
     def finish(self, run: Any) -> None:
         """Set the latent scale to unit variance, as diffusers expects, and save ``vae/``."""
-        model = self.average.model
+        model: Any = self.average.model
         images = [self._images(self.data.take(torch.arange(k, k + 64).numpy())["rgb"]) for k in range(0, 1024, 64)]
         latents = torch.cat([model.encode(x).latent_dist.mode() for x in images])
         model.register_to_config(scaling_factor=round(float(1 / latents.std()), 5))

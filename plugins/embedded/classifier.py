@@ -1,7 +1,7 @@
 """The judge: a small convolutional network that names category, colour and side of a picture.
 
-Independent of the priors: other objects (another seed of the pool), no text, no latents, trained on degraded pictures so
-that it also reads the soft renders of an optimised object.
+Independent of the priors: other objects (another seed of the pool), no text, no latents, trained on degraded pictures
+so that it also reads the soft renders of an optimised object.
 """
 
 from __future__ import annotations

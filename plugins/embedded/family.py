@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from core.errors import UserError
 
@@ -56,17 +56,19 @@ class Average(nn.Module):
     The decay rises as (1 + n) / (10 + n) up to ``decay``, so that short runs are not held back by their start.
     """
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
+    count: Tensor
+
+    def __init__(self, model: Any, decay: float) -> None:
         super().__init__()
         self.decay = decay
-        self.model = copy.deepcopy(model).requires_grad_(False).eval()
+        self.model: Any = copy.deepcopy(model).requires_grad_(False).eval()
         self.register_buffer("count", torch.zeros((), dtype=torch.int64))
 
     @torch.no_grad()
-    def update(self, model: nn.Module) -> None:
+    def update(self, model: Any) -> None:
         """Move towards ``model``."""
         n = int(self.count)
         weight = 1.0 - min(self.decay, (1 + n) / (10 + n))
         mine, theirs = list(self.model.parameters()), [p.detach() for p in model.parameters()]
         torch._foreach_lerp_(mine, theirs, weight)
-        self.count += 1
+        self.count.add_(1)

@@ -25,8 +25,8 @@ def pictures(renders: Render, size: int = 64) -> Tensor:
 class Judge(Metric):
     """Category, colour and Janus of a turntable.
 
-    ``category`` and ``color`` are 1 when the mean probability over the views is highest for what the prompt names (colour
-    among named colours only); absent when it names none. ``janus`` is 1 when a view from behind (azimuth 135 to 225
+    ``category`` and ``color`` are 1 when the mean probability over the views is highest for what the prompt names
+    (colour among named colours only); absent when it names none. ``janus`` is 1 when a view from behind (azimuth 135 to 225
     degrees) is called a front view with more than even probability.
     """
 
@@ -58,7 +58,7 @@ class Judge(Metric):
 
 
 class ClipPrecision(Metric):
-    """CLIP R-precision (Park et al. 2021; Jain et al. 2022): is the prompt the best match of the views among distractors?
+    """CLIP R-precision (Park et al. 2021; Jain et al. 2022): is the prompt the views' best match among distractors?
 
     Distractors are every colour with every category, 377 captions; ``r_precision`` is 1 or 0 on the mean similarity of
     the views, ``clip_score`` the mean cosine.

@@ -16,5 +16,6 @@ def register(registry):  # type: ignore[no-untyped-def]
     registry.add("task", "embedded-unet", at + "unet:EmbeddedUnet", "fit the family's text-to-image UNet")
     registry.add("metric", "judge", at + "judge:Judge", "category, colour and Janus by an independent classifier",
                  needs=["rgb", "camera", "text"])  # fmt: skip
-    registry.add("metric", "clip", at + "judge:ClipPrecision", "R-precision by the embedded CLIP", needs=["rgb", "text"])
+    registry.add("metric", "clip", at + "judge:ClipPrecision", "R-precision by the embedded CLIP",
+                 needs=["rgb", "text"])  # fmt: skip
     registry.add("command", "eval-embedded", at + "evaluate:evaluate", "what the embedded priors can do")

@@ -57,7 +57,7 @@ class Embedded(LatentPrior):
             self._warned.update(unknown)
             log.warning(
                 "the embedded prior never saw the word%s %s; it knows objects such as %s. For anything else use a "
-                "large model: guidance.0.prior.type=stable-diffusion guidance.0.prior.model=FOLDER (docs/large-models.md)",
+                "large model, as docs/large-models.md shows: guidance.0.prior.type=stable-diffusion",
                 "s" if len(unknown) > 1 else "",
                 ", ".join(repr(w) for w in unknown),
                 ", ".join(_kinds(self.words)),
@@ -66,5 +66,5 @@ class Embedded(LatentPrior):
 
 def _kinds(words: list[str]) -> list[str]:
     """A handful of nouns the prior knows, for the warning."""
-    shown = "corgi castle car chair table mug teapot airplane rocket lamp tree snowman house mushroom robot boat".split()
+    shown = ["corgi", "castle", "car", "chair", "table", "mug", "teapot", "airplane", "rocket", "lamp", "tree", "snowman", "house", "mushroom", "robot", "boat"]
     return [w for w in shown if w in words]

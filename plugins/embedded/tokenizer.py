@@ -39,7 +39,7 @@ def train_tokenizer(texts: Iterable[str], folder: Path, vocab_size: int = 2000) 
     )
     bpe.train_from_iterator(corpus, trainer)
     model = json.loads(bpe.to_str())["model"]
-    merges = [tuple(m) if isinstance(m, list) else tuple(m.split(" ")) for m in model["merges"]]
+    merges: Any = [tuple(m) if isinstance(m, list) else tuple(m.split(" ")) for m in model["merges"]]
     tokenizer = CLIPTokenizer(vocab=model["vocab"], merges=merges, model_max_length=MAX_LENGTH)
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save_pretrained(folder)

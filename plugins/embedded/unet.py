@@ -6,10 +6,14 @@ text, it is the plain twin of Stable Diffusion. One training serves both: a shar
 
 from __future__ import annotations
 
+import hashlib
+import logging
+import os
 from typing import Annotated, Any
 
 import torch
 from pydantic import Field
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -24,6 +28,8 @@ from plugins.embedded.camera import CAMERA_DIM, embed_camera
 from plugins.embedded.clip import captions_with_views
 from plugins.embedded.family import Average, family_folder, part, record, save_half
 from plugins.embedded.tokenizer import MAX_LENGTH
+
+log = logging.getLogger("maquette")
 
 
 class EmbeddedUnet(Task):
@@ -56,7 +62,7 @@ class EmbeddedUnet(Task):
         # Frozen, and kept out of the checkpoint: they are files already.
         self._text = [CLIPTextModel.from_pretrained(part(family, "text_encoder", "embedded-clip")).float().eval()]
         self._vae = [AutoencoderKL.from_pretrained(part(family, "vae", "embedded-autoencoder")).float().eval()]
-        self.scheduler = DDIMScheduler(
+        self.scheduler: Any = DDIMScheduler(
             beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", prediction_type="v_prediction",
             clip_sample=False, set_alpha_to_one=False, steps_offset=1,
         )  # fmt: skip
@@ -95,16 +101,28 @@ class EmbeddedUnet(Task):
         return next(self.model.parameters()).device
 
     def latents(self) -> Tensor:
-        """[N, C, h, w] float16 latents of the whole pool, scaled to unit variance; encoded once."""
+        """[N, C, h, w] float16 latents of the whole pool, scaled to unit variance; encoded once and kept on disk."""
         if self._latents is None:
-            vae, pool = self._vae[0].to(self.device), self.data.pool["rgb"]
-            found = []
-            with torch.no_grad():
-                for k in range(0, len(pool), 256):
-                    rgb = torch.from_numpy(pool[k : k + 256]).to(self.device).permute(0, 3, 1, 2).float() / 127.5 - 1
-                    found.append((vae.encode(rgb).latent_dist.mode() * vae.config.scaling_factor).half().cpu())
-            self._latents = torch.cat(found)
+            weights = part(self.options.family, "vae", "embedded-autoencoder") / "diffusion_pytorch_model.safetensors"
+            key = hashlib.sha256(weights.read_bytes()).hexdigest()[:12]
+            path = self.data.folder / f"latents-{key}-{len(self.data.pool['rgb'])}.safetensors"
+            if not path.exists():
+                log.info("encoding %d pictures", len(self.data.pool["rgb"]))
+                partial = path.with_suffix(f".{os.getpid()}.tmp")
+                save_file({"latents": self._encode()}, partial)
+                partial.replace(path)
+            self._latents = load_file(path)["latents"]
         return self._latents
+
+    @torch.no_grad()
+    def _encode(self) -> Tensor:
+        vae, pool = self._vae[0].to(self.device), self.data.pool["rgb"]
+        side = self.data.options.size // 2 ** (len(vae.config.block_out_channels) - 1)
+        out = torch.empty(len(pool), vae.config.latent_channels, side, side, dtype=torch.float16)
+        for k in range(0, len(pool), 256):
+            rgb = torch.from_numpy(pool[k : k + 256]).to(self.device).permute(0, 3, 1, 2).float() / 127.5 - 1
+            out[k : k + 256] = vae.encode(rgb).latent_dist.mode() * vae.config.scaling_factor
+        return out
 
     def training_step(self, step: Step) -> dict[str, Tensor]:
         latents = self.latents()
@@ -140,7 +158,7 @@ class EmbeddedUnet(Task):
     @torch.no_grad()
     def preview(self, step: Step) -> dict[str, Any]:
         """Eight prompts (rows) from eight azimuths, 25 DDIM steps at scale 4."""
-        prompts = ("a standing corgi dog", "a castle on a hill", "a race car", "a blue chair")
+        prompts: tuple[str, ...] = ("a standing corgi dog", "a castle on a hill", "a race car", "a blue chair")
         prompts += ("a purple mug", "a red airplane", "a yellow robot", "a green teapot")
         azimuth = (torch.arange(8) * torch.pi / 4).repeat(len(prompts))
         camera = embed_camera(azimuth, torch.full_like(azimuth, 0.26)).to(self.device)

@@ -91,7 +91,7 @@ def density_grid(field: Field, bound: float, resolution: int) -> F32:
     cell = 2 * bound / (resolution - 1)
     threshold = min(0.01 / cell, 0.05 * float(values.max()))
     shape = (resolution,) * 3
-    hit = (values > threshold).reshape(shape) if threshold > 0 else np.ones(shape, bool)
+    hit = (values > threshold).reshape(shape)
     for axis in range(3):
         hit = ndimage.maximum_filter1d(hit, 5, axis=axis, mode="constant")
     rest = hit.reshape(-1) & ~probe

@@ -69,7 +69,7 @@ class TurntableExporter(Exporter):
         fps: int = Field(16, ge=1, le=60)
         """Pictures per second."""
         of: Literal["volume", "mesh"] = "volume"
-        """What is filmed: the scene as its renderer shows it, or the exported mesh (ten times faster)."""
+        """What is filmed: the scene as its renderer shows it, or the exported mesh (several times faster)."""
         normals: bool = False
         """Show the normals to the right of the colours."""
 

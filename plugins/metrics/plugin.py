@@ -1,4 +1,4 @@
-"""Evaluation of text to 3D, and kernel timings."""
+"""Evaluation of text to 3D."""
 
 from core import hookimpl
 
@@ -9,5 +9,3 @@ API = 1
 def register(registry):  # type: ignore[no-untyped-def]
     registry.add("command", "eval-text", "plugins.metrics.eval_text:evaluate",
                  "lift a fixed list of prompts and measure what came out")  # fmt: skip
-    registry.add("command", "bench-kernels", "plugins.metrics.bench_kernels:bench",
-                 "every kernel's backends against plain PyTorch")  # fmt: skip

@@ -48,7 +48,8 @@ class HashGrid(Geometry):
     def __init__(self, options: Any, context: Context) -> None:
         super().__init__(options, context)
         o = options
-        self.spec = HashGridSpec(o.levels, o.features, o.log2_table, o.base_resolution, max(o.finest, o.base_resolution))
+        finest = max(o.finest, o.base_resolution)
+        self.spec = HashGridSpec(o.levels, o.features, o.log2_table, o.base_resolution, finest)
         generator = context.generator("hash-grid")
         self.table = nn.Parameter(self.spec.table(generator, scale=1e-3))
         self.first = nn.Linear(self.spec.width + 3, o.hidden)

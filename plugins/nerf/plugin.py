@@ -8,7 +8,8 @@ API = 1
 @hookimpl
 def register(registry):  # type: ignore[no-untyped-def]
     registry.add("geometry", "hash-grid", "plugins.nerf.hash_grid:HashGrid",
-                 "density field on a multiresolution hash grid (Instant-NGP)", gives=["density", "features"])  # fmt: skip
+                 "density field on a multiresolution hash grid (Instant-NGP)",
+                 gives=["density", "features"])  # fmt: skip
     registry.add("renderer", "volume", "plugins.nerf.volume:Volume",
                  "volume rendering through an occupancy grid", needs=["density", "features"],
                  gives=["rgb", "opacity", "depth", "normal", "weights"])  # fmt: skip

@@ -42,6 +42,12 @@ class Volume(Renderer):
         rays: int = Field(16384, ge=256)
         """Rays rendered at once outside training; bounds memory."""
 
+    @classmethod
+    def signals(cls, options: Config) -> tuple[list[str], list[str]]:
+        """While training, normals are given only where ``normals`` asks for them."""
+        gives = ["rgb", "opacity", "depth", "weights"] + (["normal"] if options.normals else [])
+        return ["density", "features"], gives
+
     def __init__(self, options: Any, context: Context) -> None:
         super().__init__(options, context)
         self.step_size = 2 * context.bound / options.samples
@@ -80,7 +86,7 @@ class Volume(Renderer):
         forward = -cameras.c2w[:, None, None, :3, 2]
         cosine = (directions * forward).sum(-1, keepdim=True)
         depth = seen["depth"].view(*shape, 1) / opacity.clamp(min=1e-6) * cosine
-        extras = {k: seen[k] for k in ("weights", "facing", "depth_variance") if k in seen}
+        extras: dict[str, Tensor] = {k: seen[k] for k in ("weights", "facing", "depth_variance") if k in seen}
         return Render(
             rgb=seen["rgb"].view(*shape, 3) + (1 - opacity) * behind,
             opacity=opacity,
@@ -116,7 +122,8 @@ class Volume(Renderer):
     def _visible(self, samples: RaySamples, origins: Tensor, directions: Tensor) -> RaySamples:
         """Drop samples that the occupancy grid's own densities already hide: a solid's inside costs nothing then.
 
-        The grid remembers maxima, so its depth is halved, and only what keeps less than e^-``hidden`` of the light goes.
+        The grid remembers maxima, so its depth is halved, and only what keeps less than e^-``hidden`` of the light
+        goes.
         """
         if not self.options.hidden or not len(samples.t_starts):
             return samples

@@ -79,13 +79,15 @@ class ProceduralData(DataSource):
         out["rgb"] = torch.from_numpy(np.asarray(pool["rgb"][index])).float() / 255.0
         return out | {k: [pool[k][i] for i in index] for k in _TEXTS} | {"index": index}
 
-    def _folder(self) -> Path:
+    @property
+    def folder(self) -> Path:
+        """Where this pool is kept on disk."""
         o = self.options
         key = json.dumps([VERSION, o.size, o.split, o.seed, CATEGORY_NAMES, COLOR_NAMES])
         return cache_folder() / f"procedural-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
 
     def _load(self) -> dict[str, Any]:
-        folder, count = self._folder(), -(-self.options.images // CHUNK)
+        folder, count = self.folder, -(-self.options.images // CHUNK)
         folder.mkdir(parents=True, exist_ok=True)
         chunks = [self._chunk(folder, k, count) for k in range(count)]
         keep = self.options.images
@@ -103,6 +105,6 @@ class ProceduralData(DataSource):
             )
             partial = path.with_suffix(f".{os.getpid()}.tmp.npz")
             np.savez(partial, **{k: made[k] for k in _ARRAYS}, **{k: np.array(made[k]) for k in _TEXTS})  # type: ignore[arg-type]
-            os.replace(partial, path)
+            partial.replace(path)
         with np.load(path, allow_pickle=False) as stored:
             return {k: stored[k] for k in (*_ARRAYS, *_TEXTS)}

@@ -8,4 +8,5 @@ API = 1
 @hookimpl
 def register(registry):  # type: ignore[no-untyped-def]
     registry.add("data", "procedural", "plugins.procedural.data:ProceduralData",
-                 "captioned pictures of procedural objects from random cameras", gives=["target", "camera", "text"])  # fmt: skip
+                 "captioned pictures of procedural objects from random cameras",
+                 gives=["target", "camera", "text"])  # fmt: skip

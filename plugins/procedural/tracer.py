@@ -269,7 +269,7 @@ def render(
             raise ValueError(f"{have} objects for {images} cameras; give one object, as many, or `owner`")
         owner = np.zeros(images, np.int32) if have == 1 else np.arange(images)
     owner = np.ascontiguousarray(owner, np.int32)
-    if owner.shape != (images,) or images and not (0 <= owner.min() and owner.max() < have):
+    if owner.shape != (images,) or images and not (owner.min() >= 0 and owner.max() < have):
         raise ValueError(f"`owner` must hold {images} object indices below {have}")
     rgb, normal = (np.zeros((images, height, width, 3), np.float32) for _ in range(2))
     depth, mask = (np.zeros((images, height, width), np.float32) for _ in range(2))

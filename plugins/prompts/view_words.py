@@ -12,7 +12,8 @@ from core.types import Cameras
 
 
 class ViewWords(PromptProcessor):
-    """Appends ``, front view`` within ``front`` degrees of azimuth 0, ``back`` opposite, ``side`` between, ``overhead`` above."""
+    """Appends ``, front view`` within ``front`` degrees of azimuth 0, ``back`` opposite, ``side`` between them, and
+    ``overhead`` above."""
 
     class Config(BaseConfig):
         front: float = Field(45.0, gt=0, lt=90)

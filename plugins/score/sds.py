@@ -30,9 +30,9 @@ class SDS(Score):
         high: Schedule = Schedule([(0, 0.98)])
         """Highest noise level; anneal it to sharpen details late."""
         weighting: Literal["x0", "sds", "uniform"] = "x0"
-        """w(t): x0 gives x - x0_hat itself, sds gives DreamFusion's s_t^2 (eps_hat - eps), uniform gives eps_hat - eps."""
+        """w(t): x0 gives x - x0_hat, sds gives DreamFusion's s_t^2 (eps_hat - eps), uniform gives eps_hat - eps."""
         rescale: float = Field(0.0, ge=0, le=1)
-        """Share of the guided x0's spread that is pulled back to the conditional one's (Lin et al. 2023, section 3.4)."""
+        """Share of the guided x0's spread that is pulled back to the conditional one's (Lin et al. 2023, sec. 3.4)."""
         clip: float = Field(0.0, ge=0)
         """Largest absolute value of the gradient per element; 0 leaves it alone."""
 

@@ -12,4 +12,4 @@ def register(registry):  # type: ignore[no-untyped-def]
     registry.add("material", "diffuse", "plugins.shading.diffuse:Diffuse",
                  "Lambertian under a point light and ambient light", needs=needs)  # fmt: skip
     registry.add("material", "textureless", "plugins.shading.textureless:Textureless",
-                 "white Lambertian: shape alone", needs=needs)  # fmt: skip
+                 "white Lambertian: shape alone")  # fmt: skip

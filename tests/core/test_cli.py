@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -288,6 +289,27 @@ def test_a_run_is_made_resumed_and_exported(job: str, tmp_path: Path, capsys: py
     assert "Did you mean 'resolution'?" in capsys.readouterr().err
     assert main(["export", str(folder), "--to", "t-exporter", "resolution=1"]) == 2
     assert "resolution" in capsys.readouterr().err
+
+
+def test_a_run_stopped_by_a_signal_is_130_and_resumable(
+    job: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from core.loop import Loop
+
+    take = Loop.take
+
+    def interrupted(self: Loop, index: int) -> object:
+        if index == 1:
+            signal.raise_signal(signal.SIGINT)
+        return take(self, index)
+
+    monkeypatch.setattr(Loop, "take", interrupted)
+    assert main(["text", "a red ball", "--config", job, "--output", str(tmp_path / "out"), "--quiet"]) == 130
+    monkeypatch.setattr(Loop, "take", take)
+    (folder,) = (tmp_path / "out").iterdir()
+    assert capsys.readouterr().out == f"stopped: {folder}\n"
+    assert main(["resume", str(folder), "--quiet"]) == 0
+    assert capsys.readouterr().out == f"finished: {folder}\n"
 
 
 def test_new_plugin_says_what_to_do_next(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

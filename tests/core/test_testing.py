@@ -126,7 +126,12 @@ def test_unknown_components_and_options_are_users_mistakes() -> None:
 
 
 @pytest.mark.parametrize(("imports", "sound"), [("import json", True), ("import torch", False)])
-def test_a_plugin_that_imports_torch_at_registration_fails(tmp_path: Path, imports: str, sound: bool) -> None:
+def test_a_plugin_that_imports_torch_at_registration_fails(
+    tmp_path: Path, imports: str, sound: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "stand-in").mkdir()
+    (tmp_path / "stand-in" / "torch.py").touch()  # for the fresh interpreter; the real one takes seconds
+    monkeypatch.syspath_prepend(str(tmp_path / "stand-in"))
     (tmp_path / "heavy").mkdir()
     lines = [imports, "from core import hookimpl", "API = 1", "@hookimpl", "def register(registry):"]
     lines.append("    registry.add('background', 'x', 'core.testing.reference:Grey', 'grey')")

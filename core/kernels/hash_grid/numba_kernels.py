@@ -65,17 +65,6 @@ def _cells(points, lo, m, res, rows, idx, frac):
 
 
 @njit(cache=True, error_model="numpy")
-def _weights(frac, m, one, weight):
-    """Trilinear weights of the 8 corners into weight [8, m]."""
-    for j in range(m):
-        u, v, w = frac[0, j], frac[1, j], frac[2, j]
-        a, b, c = one - u, one - v, one - w
-        bc, vc, bw, vw = b * c, v * c, b * w, v * w
-        weight[0, j], weight[1, j], weight[2, j], weight[3, j] = a * bc, u * bc, a * vc, u * vc
-        weight[4, j], weight[5, j], weight[6, j], weight[7, j] = a * bw, u * bw, a * vw, u * vw
-
-
-@njit(cache=True, error_model="numpy")
 def _slopes(points, lo, m, res, one, slope):
     """d place in the cell / d point into slope [3, m]: res, and 0 outside the box where points are clamped."""
     zero = one - one
@@ -111,15 +100,25 @@ def _tangent_weights(frac, slope, m, one, weight):
 
 @njit(cache=True, error_model="numpy")
 def _plan(points, v, tangent, lo, m, res, rows, one, idx, frac, weight):
-    """Rows and weights of one block in one level; with ``tangent`` the weights' change along v [3, N]."""
+    """Rows and places of one block in one level; with ``tangent`` also its weights' change along v [3, N]."""
     _cells(points, lo, m, res, rows, idx, frac)
-    if not tangent:
-        _weights(frac, m, one, weight)
-        return
-    slope = np.empty((3, BLOCK), points.dtype)
-    _slopes(points, lo, m, res, one, slope)
-    _times(slope, v, lo, m, slope)
-    _tangent_weights(frac, slope, m, one, weight)
+    if tangent:
+        slope = np.empty((3, BLOCK), points.dtype)
+        _slopes(points, lo, m, res, one, slope)
+        _times(slope, v, lo, m, slope)
+        _tangent_weights(frac, slope, m, one, weight)
+
+
+@njit(cache=True, error_model="numpy")
+def _corners(tangent, frac, weight, one, j):
+    """The 8 weights of point j: planned ones, or the trilinear ones, computed here to spare the cache."""
+    if tangent:
+        low = (weight[0, j], weight[1, j], weight[2, j], weight[3, j])
+        return low + (weight[4, j], weight[5, j], weight[6, j], weight[7, j])
+    u, v, w = frac[0, j], frac[1, j], frac[2, j]
+    a, b, c = one - u, one - v, one - w
+    bc, vc, bw, vw = b * c, v * c, b * w, v * w
+    return a * bc, u * bc, a * vc, u * vc, a * bw, u * bw, a * vw, u * vw
 
 
 @njit(cache=True, error_model="numpy")
@@ -135,8 +134,7 @@ def _encode_block(points, v, tangent, table, res, one, lanes, lo, m, out):
         for j in range(m):
             i0, i1, i2, i3 = idx[0, j], idx[1, j], idx[2, j], idx[3, j]
             i4, i5, i6, i7 = idx[4, j], idx[5, j], idx[6, j], idx[7, j]
-            w0, w1, w2, w3 = weight[0, j], weight[1, j], weight[2, j], weight[3, j]
-            w4, w5, w6, w7 = weight[4, j], weight[5, j], weight[6, j], weight[7, j]
+            w0, w1, w2, w3, w4, w5, w6, w7 = _corners(tangent, frac, weight, one, j)
             for f in range(features):
                 low = (w0 * t[i0, f] + w1 * t[i1, f]) + (w2 * t[i2, f] + w3 * t[i3, f])
                 high = (w4 * t[i4, f] + w5 * t[i5, f]) + (w6 * t[i6, f] + w7 * t[i7, f])
@@ -165,8 +163,7 @@ def _scatter_level(points, v, tangent, gout, res, level, one, lanes, g):
         for j in range(m):
             i0, i1, i2, i3 = idx[0, j], idx[1, j], idx[2, j], idx[3, j]
             i4, i5, i6, i7 = idx[4, j], idx[5, j], idx[6, j], idx[7, j]
-            w0, w1, w2, w3 = weight[0, j], weight[1, j], weight[2, j], weight[3, j]
-            w4, w5, w6, w7 = weight[4, j], weight[5, j], weight[6, j], weight[7, j]
+            w0, w1, w2, w3, w4, w5, w6, w7 = _corners(tangent, frac, weight, one, j)
             for f in range(features):
                 q = gout[lo + j, level * features + f]
                 g[i0, f] += w0 * q
