@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import torch
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import Tensor, nn
 
 from core.config.base import ComponentSpec, Slot
@@ -60,6 +60,13 @@ class LiftConfig(BaseConfig):
     """Weights of further losses, by name."""
     export: list[Annotated[ComponentSpec, Slot("exporter")]] = []
     """What is written when the job is done."""
+
+    @field_validator("prompt")
+    @classmethod
+    def _says_something(cls, value: str) -> str:
+        if not value.strip():
+            raise ValueError("expected a text, found only spaces")
+        return value
 
 
 class Guidance:

@@ -23,13 +23,13 @@ class OptimizerConfig(Config):
 
     type: Literal["adam", "adamw", "sgd"] = "adam"
     """The rule; adamw decouples the weight decay from the gradient, sgd takes the first beta as its momentum."""
-    lr: float = Field(default=0.01, gt=0)
+    lr: float = Field(default=0.01, gt=0, allow_inf_nan=False)
     """Learning rate; a component may scale its own part of it."""
     betas: tuple[Fraction, Fraction] = (0.9, 0.99)
     """Decay of the running mean and of the running square of the gradient."""
-    eps: float = Field(default=1e-15, gt=0)
+    eps: float = Field(default=1e-15, gt=0, allow_inf_nan=False)
     """Added to the root of the running square; small because grid gradients are."""
-    weight_decay: float = Field(default=0.0, ge=0)
+    weight_decay: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     """Pull towards zero."""
     schedule: Schedule = Schedule([(0, 1.0)])
     """Multiplies the learning rate over the stage."""

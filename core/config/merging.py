@@ -2,6 +2,7 @@
 
 * Mappings merge key by key; lists and scalars replace; a mapping with numbers for keys (``guidance: {0: {weight: 2}}``)
   changes those items of a list.
+* A schedule in one form replaces a schedule in the other.
 * Where the ``type`` changes, the options of the old type go (they would be unknown to the new one); the ``optimizer``
   is no component and keeps its numbers.
 * ``geometry: hash-grid`` and ``geometry: {type: hash-grid}`` are the same thing, also when merged.
@@ -14,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from core.config.nodes import Node, parse
+from core.config.schedule import KEYS as SCHEDULE_KEYS
 
 _KEEPS_OPTIONS = "optimizer"
 
@@ -38,6 +40,8 @@ def merge(base: Node | None, over: Node, name: str = "") -> Node:
         return replace(over, under=base) if named else over
     if "type" in over.value and _type(base) not in (None, _type(over)) and name != _KEEPS_OPTIONS:
         return over
+    if _other_form(base, over):
+        return over
     joined = dict(base.value)
     for key, node in over.value.items():
         joined[key] = merge(joined.get(key), node, key)
@@ -47,6 +51,12 @@ def merge(base: Node | None, over: Node, name: str = "") -> Node:
 
 def _are_indices(value: dict[str, Node], length: int) -> bool:
     return bool(value) and all(key.isdigit() and int(key) < length for key in value)
+
+
+def _other_form(base: Node, over: Node) -> bool:
+    """Whether both are schedules, one with ``points`` and one with ``from`` and ``to``: together they are neither."""
+    keys = {*base.value, *over.value}
+    return bool(over.value) and keys <= set(SCHEDULE_KEYS) and ("points" in base.value) != ("points" in over.value)
 
 
 def _type(node: Node) -> str | None:

@@ -21,6 +21,8 @@ from pydantic import GetCoreSchemaHandler
 from pydantic_core import core_schema
 
 Time = int | str
+KEYS = ("from", "to", "start", "end", "points")
+"""What a schedule written as a mapping may hold."""
 
 
 def parse_time(time: Time) -> tuple[float, bool]:
@@ -107,6 +109,12 @@ class Schedule:
         ramp = cls([(start, first), (end, last)])
         ramp._ramp = True
         return ramp
+
+    @property
+    def extent(self) -> tuple[float, float]:
+        """The least and the greatest value it takes."""
+        values = [value for _, value in self.points]
+        return min(values), max(values)
 
     def at(self, step: int, total: int) -> float:
         """The value at ``step`` of a run of ``total`` steps; the last step of the run is at 100 %.

@@ -21,6 +21,7 @@ from core.config.base import ComponentSpec, Config, Slot
 from core.config.dump import to_plain
 from core.config.nodes import Node, from_python, read_scalar
 from core.config.rules import FAILED, NUMBERS, about_type, descend, hint, is_path, reads_itself, same_shape
+from core.config.schedule import KEYS as SCHEDULE_KEYS
 from core.config.schedule import Schedule
 from core.config.words import (
     LISTS,
@@ -169,10 +170,7 @@ class Checker:
         if isinstance(tp, type) and issubclass(tp, enum.Enum):
             return self._choice({str(m.value): m for m in tp}, node, path)
         if tp is Schedule:
-            try:
-                return Schedule.parse(node.plain())
-            except ValueError as error:
-                return self.fail(node.where, path, str(error))
+            return self._schedule(node, path)
         if tp is str or is_path(tp):
             if node.raw is None or (tp is not str and (not node.raw or isinstance(node.value, (dict, list)))):
                 return self.fail(node.where, path, f"expected {expected(tp)}, found {node.shown()}")
@@ -184,6 +182,18 @@ class Checker:
         if found is FAILED:
             return self.fail(node.where, path, f"expected {expected(tp)}, found {node.shown()}{hint(tp, node)}")
         return found
+
+    def _schedule(self, node: Node, path: str) -> Any:
+        keys = node.value if isinstance(node.value, dict) else {}
+        strange = {key: child for key, child in keys.items() if key not in SCHEDULE_KEYS}
+        for key, child in strange.items():
+            self.fail(child.place, join(path, key), f"unknown key of a schedule.{did_you_mean(key, SCHEDULE_KEYS)}")
+        if strange:
+            return FAILED
+        try:
+            return Schedule.parse(node.plain())
+        except ValueError as error:
+            return self.fail(node.where, path, str(error))
 
     def _choice(self, choices: dict[str, Any], node: Node, path: str) -> Any:
         if node.raw in choices:

@@ -46,15 +46,20 @@ def unmet(uses: Sequence[Use], given: Collection[str], registry: Any, lost: Coll
         others = {s for i, (_, gives) in enumerate(signals) if i != index for s in gives}
         for need in missing(signals[index][0], others | set(given)):
             suppliers = [e for s in alternatives(need) for e in registry.suppliers(s) if e != use.entry]
-            if not any(e.kind in lost for e in suppliers):
+            # What was not found may be what would have given it, the more so where nothing else does.
+            if not any(e.kind in lost for e in suppliers) and (suppliers or not lost):
                 who = f"{use.spec.kind} '{use.spec.name}'"
-                problems.append(f"{use.where}: {who} needs {need}; nothing here gives it{_cure(need, suppliers)}")
+                cure = _cure(need, suppliers, [u.entry for u in uses])
+                problems.append(f"{use.where}: {who} needs {need}; nothing here gives it{cure}")
     return problems
 
 
-def _cure(need: str, suppliers: Sequence[Any]) -> str:
+def _cure(need: str, suppliers: Sequence[Any], present: Sequence[Any]) -> str:
+    """What would give it; a component that is here already gives it by other options."""
     names = [f"{with_article(_FROM_JOB[s])} (key '{_FROM_JOB[s]}')" for s in alternatives(need) if s in _FROM_JOB]
-    names += dict.fromkeys(f"{e.kind} {e.qualified}" for e in suppliers)
+    names += dict.fromkeys(
+        f"{e.kind} {e.qualified}{f' by its options (describe {e.name})' if e in present else ''}" for e in suppliers
+    )
     if not names:
         return ", and no loaded plugin has a component that does"
     rest = f" (and {len(names) - 6} more)" if len(names) > 6 else ""

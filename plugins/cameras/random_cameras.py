@@ -41,6 +41,13 @@ class RandomCameras(DataSource):
                 raise ValueError(f"a range goes from low to high, not {list(value)}")
             return value
 
+        @field_validator("size")
+        @classmethod
+        def _visible(cls, value: Schedule) -> Schedule:
+            if value.extent[0] < 8:
+                raise ValueError(f"expected at least 8 pixels, found {value.extent[0]:g}")
+            return value
+
     def batch(self, step: Step) -> dict[str, Any]:
         o, generator = self.options, step.generator("cameras")
         n = o.batch

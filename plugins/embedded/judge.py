@@ -26,8 +26,8 @@ class Judge(Metric):
     """Category, colour and Janus of a turntable.
 
     ``category`` and ``color`` are 1 when the mean probability over the views is highest for what the prompt names
-    (colour among named colours only); absent when it names none. ``janus`` is 1 when a view from behind (azimuth 135 to 225
-    degrees) is called a front view with more than even probability.
+    (colour among named colours only); absent when it names none. ``janus`` is 1 when a view from behind (azimuth 135 to
+    225 degrees) is called a front view with more than even probability.
     """
 
     class Config(BaseConfig):

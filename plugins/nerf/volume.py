@@ -43,9 +43,9 @@ class Volume(Renderer):
         """Rays rendered at once outside training; bounds memory."""
 
     @classmethod
-    def signals(cls, options: Config) -> tuple[list[str], list[str]]:
-        """While training, normals are given only where ``normals`` asks for them."""
-        gives = ["rgb", "opacity", "depth", "weights"] + (["normal"] if options.normals else [])
+    def signals(cls, options: Any) -> tuple[list[str], list[str]]:
+        """Normals while training only with ``normals``: losses on them would find none otherwise."""
+        gives = ["rgb", "opacity", "depth", "weights", *(["normal"] if options.normals else [])]
         return ["density", "features"], gives
 
     def __init__(self, options: Any, context: Context) -> None:

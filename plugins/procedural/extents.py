@@ -125,7 +125,8 @@ def _reals(packed: Packed) -> tuple[NDArray[Any], ...]:
 def bounding_box(packed: Packed) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """(low [3], high [3]) of the union; tight but for a torus's arc, sampled at 33 points."""
     low, high = np.full(3, np.inf), np.full(3, -np.inf)
-    _box(*_reals(packed), low, high)
+    kind, size, at, rotation = _reals(packed)
+    _box(kind, size, at, rotation, low, high)
     return low, high
 
 

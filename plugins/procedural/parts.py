@@ -290,7 +290,7 @@ def pack(parts: Sequence[Part]) -> Packed:
 
 
 def pack_batch(packed: Sequence[Packed]) -> Packed:
-    """Ragged concatenation of packed objects, with `start` [len + 1] int32: object k owns rows start[k]:start[k + 1]."""
+    """Ragged join of packed objects, with `start` [len + 1] int32: object k owns rows start[k] to start[k + 1]."""
     joined = {name: np.concatenate([one[name] for one in packed]) for name in packed[0] if name != "start"}
     joined["start"] = np.cumsum([0, *(len(one["kind"]) for one in packed)]).astype(np.int32)
     return joined

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import Tensor
 
 from core.config.base import Config as BaseConfig
@@ -35,6 +35,14 @@ class SDS(Score):
         """Share of the guided x0's spread that is pulled back to the conditional one's (Lin et al. 2023, sec. 3.4)."""
         clip: float = Field(0.0, ge=0)
         """Largest absolute value of the gradient per element; 0 leaves it alone."""
+
+        @field_validator("low", "high")
+        @classmethod
+        def _share(cls, value: Schedule) -> Schedule:
+            least, most = value.extent
+            if least < 0 or most > 1:
+                raise ValueError(f"expected noise levels in [0, 1], found {least if least < 0 else most:g}")
+            return value
 
     def __init__(self, options: Any, context: Context) -> None:
         super().__init__(options, context)

@@ -7,13 +7,14 @@ from typing import Any
 import pytest
 import torch
 from diffusers import DDIMScheduler
+from torch import Tensor
 
 from core.diffusion.latent import LatentPrior
 from core.diffusion.sampler import ddim, ddim_latents
 from core.testing.reference import GaussianPrior
 
 
-def respaced(bar: torch.Tensor, times: list[int], kind: str) -> Any:
+def respaced(bar: Tensor, times: list[int], kind: str) -> Any:
     """A DDIM scheduler whose whole process are the given timesteps of ``bar``."""
     kept = bar[sorted(times)]
     ratio = kept / torch.cat([torch.ones(1, dtype=bar.dtype), kept[:-1]])
@@ -50,30 +51,47 @@ def test_one_step_is_the_estimate_of_x0_at_the_last_timestep(prior: LatentPrior)
     torch.testing.assert_close(ddim_latents(prior, start, told, told, 1.0, 1), wanted)
 
 
-@pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])
-def test_a_gaussian_is_mapped_by_the_ratio_of_spreads(kind: Any) -> None:
-    """The probability flow of N(m, v) is linear: (x_t - a m) / sqrt(a^2 v + s^2) keeps its value from T to 0."""
-    prior = GaussianPrior(parametrization=kind)
-    told = prior.condition(["a red ball"] * 4)
-    start = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    found = ddim_latents(prior, start, told, told, 1.0, steps=1000)
+def deviations(prior: GaussianPrior, start: Tensor, steps: int) -> tuple[Tensor, Tensor]:
+    """How far from the mean a sample ends, and how far ``start`` is from the mean at the last timestep."""
+    told = prior.condition(["a red ball"] * len(start))
     assert told.pooled is not None
     mean = told.pooled[:, :, None, None].double()
-    bar = prior.process.alphas_cumprod[-1]
-    spread = (bar * prior.variance + 1 - bar).sqrt()
-    wanted = mean + prior.variance**0.5 * (start - bar.sqrt() * mean) / spread
-    # 1000 Euler steps of an equation with error of first order in the step.
-    assert float((found - wanted).abs().max()) < 0.02
-    assert float((found - mean).std()) == pytest.approx(0.1, rel=0.05)
+    end = ddim_latents(prior, start, told, told, 1.0, steps)
+    return end - mean, start - prior.process.alphas_cumprod[-1].sqrt() * mean
 
 
-def test_more_steps_come_nearer_to_the_flow() -> None:
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])
+@pytest.mark.parametrize("steps", [1, 6, 50])
+def test_a_gaussian_follows_the_product_of_its_steps(kind: Any, steps: int) -> None:
+    """For N(m, v) the estimate is x0 - m = k d with d = x_t - a m and k = a v / (a^2 v + s^2).
+
+    A step multiplies d by a' k + s' (1 - a k) / s, the last one by k.
+    """
+    prior = GaussianPrior(parametrization=kind)
+    start = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    end, begin = deviations(prior, start, steps)
+    bar = prior.process.alphas_cumprod[torch.linspace(999, 0, steps).round().long()].tolist()
+    gain, variance = 1.0, prior.variance
+    for now, after in zip(bar, [*bar[1:], 1.0], strict=True):
+        a, s = now**0.5, (1 - now) ** 0.5
+        k = a * variance / (now * variance + 1 - now)
+        gain *= after**0.5 * k + (1 - after) ** 0.5 * (1 - a * k) / s
+    torch.testing.assert_close(end, gain * begin, rtol=1e-6, atol=1e-7)  # the mean is given in float32
+
+
+def test_more_steps_come_nearer_to_the_probability_flow() -> None:
+    """Along the flow of N(m, v), d / sqrt(a^2 v + s^2) keeps its value (Song et al. 2021b, appendix)."""
     prior = GaussianPrior()
-    told = prior.condition(["a red ball"])
     start = torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    exact = ddim_latents(prior, start, told, told, 1.0, 1000)
-    errors = [float((ddim_latents(prior, start, told, told, 1.0, n) - exact).abs().max()) for n in (10, 50, 200)]
-    assert errors[0] > 2 * errors[1] > 4 * errors[2]
+    bar, v = prior.process.alphas_cumprod, prior.variance
+    spread = (bar * v + 1 - bar).sqrt()
+    last = bar[0].sqrt() * v / spread[0] ** 2  # from timestep 0 the sampler jumps to the mean of x0
+    errors = []
+    for steps in (10, 50, 200, 1000):
+        end, begin = deviations(prior, start, steps)
+        errors.append(float(((end / last) / (begin * spread[0] / spread[-1]) - 1).abs().max()))
+    assert errors == sorted(errors, reverse=True)
+    assert errors[0] > 0.1 and errors[-1] < 0.02
 
 
 def test_pictures_follow_from_the_seed(prior: LatentPrior) -> None:
