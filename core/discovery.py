@@ -21,7 +21,7 @@ from types import ModuleType
 
 import pluggy
 
-from core.errors import UserError
+from core.errors import UserError, did_you_mean
 from core.hookspecs import API, PROJECT
 from core.registry import PluginInfo, Registrar, Registry, describe_error
 
@@ -69,8 +69,22 @@ def get_registry(blocked: Sequence[str] = ()) -> Registry:
     if blocked:
         return load_registry(folders, external, external, (*_switches.blocked, *blocked))
     if not _switches.cached:
-        _switches.cached.append(load_registry(folders, external, external, _switches.blocked))
+        registry = load_registry(folders, external, external, _switches.blocked)
+        _check_blocked(registry)
+        _switches.cached.append(registry)
     return _switches.cached[0]
+
+
+def _check_blocked(registry: Registry) -> None:
+    """Refuse a misspelt ``-p no:NAME``: it would leave in what was to be left out."""
+    for name in _switches.blocked if _switches.external else ():
+        info = registry.plugin(name)
+        if info is None:
+            raise UserError(
+                f"-p no:{name}: there is no plugin '{name}'.{did_you_mean(name, [p.name for p in registry.plugins])}"
+            )
+        if info.status == "loaded":
+            raise UserError(f"-p no:{name}: nothing works without the plugin '{name}'")
 
 
 def load_registry(
@@ -163,10 +177,19 @@ def _check_module(module: ModuleType) -> None:
 
 def _connect(manager: pluggy.PluginManager, module: ModuleType, name: str, registrar: Registrar) -> None:
     manager.register(module, name)
-    manager.check_pending()  # a misspelt hook would otherwise do nothing, silently
+    _check_hooks(manager, module)
+    manager.check_pending()
     for implementation in manager.hook.register.get_hookimpls():
         if implementation.plugin is module:
             implementation.function(*([registrar] if implementation.argnames else []))
+
+
+def _check_hooks(manager: pluggy.PluginManager, module: ModuleType) -> None:
+    """Refuse a misspelt hook: it would do nothing, silently."""
+    known = [name for name in vars(manager.hook) if not name.startswith("_") and getattr(manager.hook, name).has_spec()]
+    for caller in manager.get_hookcallers(module) or ():
+        if not caller.has_spec():
+            raise UserError(f"unknown hook '{caller.name}'.{did_you_mean(caller.name, known)}")
 
 
 def _candidates(folders: Iterable[Path] | None, entry_points: bool, env: bool) -> Iterator[_Candidate]:

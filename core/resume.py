@@ -89,6 +89,9 @@ def _check_plugins(run: Run) -> list[str]:
         return []
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read: {error}") from None
+    keys = {"name", "version", "used"}
+    if not isinstance(recorded, list) or not all(isinstance(p, dict) and keys <= set(p) for p in recorded):
+        raise UserError(f"{path} is no list of plugins with {', '.join(sorted(keys))}; delete it to go on without")
     present = {p.name: p.version for p in run.registry.plugins if p.status == "loaded"}
     missing = [p["name"] for p in recorded if p["used"] and p["name"] not in present]
     if missing:

@@ -15,6 +15,7 @@ import re
 import sys
 import time
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -215,16 +216,22 @@ class Run:
 
 
 def new_folder(root: Path, name: str) -> Path:
-    """Create ``root/NAME-YYYYmmdd-HHMMSS``, with ``-2`` … where two runs start within a second."""
+    """Create ``root/NAME-YYYYmmdd-HHMMSS``, with ``-2`` … where two runs start within a second.
+
+    Raises:
+        UserError: ``root`` cannot be written to, or is a file.
+    """
     stem = f"{slug(name)}-{datetime.now():%Y%m%d-%H%M%S}"
-    root.mkdir(parents=True, exist_ok=True)
-    for k in range(1, 1000):
-        folder = root / (stem if k == 1 else f"{stem}-{k}")
-        try:
-            folder.mkdir()
-        except FileExistsError:
-            continue
-        return folder
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        for k in range(1, 1000):
+            folder = root / (stem if k == 1 else f"{stem}-{k}")
+            with suppress(FileExistsError):
+                folder.mkdir()
+                return folder
+    except OSError as error:
+        what = "it is a file" if root.is_file() else error.strerror
+        raise UserError(f"no run can be written into the output folder {root}: {what}") from None
     raise UserError(f"{root} holds a thousand runs named {stem}")
 
 
@@ -262,12 +269,12 @@ def open_run(folder: Path | str, registry: Registry | None = None) -> Run:
 
 
 def read_status(folder: Path) -> dict[str, Any]:
-    """``status.json`` of a run; empty where there is none."""
+    """``status.json`` of a run; empty where there is none, or none that makes sense."""
     try:
         status = json.loads((folder / "status.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return {**status, "step": int(status["step"]), "total": int(status["total"])}
+    except (OSError, ValueError, TypeError, KeyError):
         return {}
-    return status if isinstance(status, dict) else {}
 
 
 def slug(name: str) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from core.cli.runs import Overrides, check_overrides
+from core.cli.runs import Overrides, check_overrides, saved_config
 from core.errors import ConfigError, UserError, did_you_mean
 
 if TYPE_CHECKING:
@@ -30,7 +30,8 @@ def export(
     check_overrides(overrides or [])
     names = [part.strip() for part in to.split(",") if part.strip()]
     if not names:
-        raise UserError("--to names no exporter")
+        raise UserError("--to names no exporter; `describe exporter` lists them, for example: --to glb,video")
+    saved_config(folder)
     from core.run import open_run
 
     run = open_run(folder)

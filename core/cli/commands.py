@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from core.cli.output import table, write_json
+from core.cli.output import check_writable, table, write_json
 from core.discovery import get_registry
 from core.errors import UserError, did_you_mean
 
@@ -54,6 +54,8 @@ def _dispatch(verb: str, name: str, words: Sequence[str], json_file: Path | None
     if name.rpartition("/")[2] not in known:
         raise UserError(f"there is nothing to {verb} named '{name}'.{did_you_mean(name, known)}")
     plugin, slash, short = name.rpartition("/")
+    if json_file is not None:
+        check_writable(json_file)
     function = get_registry().find("command", f"{plugin}{slash}{prefix}{short}").load()
     result = call(function, words, f"maquette {verb} {name}")
     if isinstance(result, int):

@@ -29,7 +29,11 @@ class Switches:
 
 
 def split_switches(argv: Sequence[str]) -> tuple[Switches, list[str]]:
-    """Take ``--debug``, ``--no-plugins`` and ``-p no:NAME`` out of ``argv``, up to a ``--``."""
+    """Take ``--debug``, ``--no-plugins`` and ``-p no:NAME`` out of ``argv``, up to a ``--``.
+
+    Raises:
+        UserError: ``-p`` without ``no:NAME``.
+    """
     rest: list[str] = []
     blocked: list[str] = []
     debug, external = os.environ.get("MAQUETTE_DEBUG", "") not in ("", "0"), True
@@ -43,11 +47,18 @@ def split_switches(argv: Sequence[str]) -> tuple[Switches, list[str]]:
             debug = True
         elif word == "--no-plugins":
             external = False
-        elif word == "-p" and words and words[0].startswith("no:"):
-            blocked.append(words.pop(0).removeprefix("no:"))
+        elif word == "-p" or word.startswith("-pno:"):
+            blocked.append(_blocked(word.removeprefix("-p") or (words.pop(0) if words else "")))
         else:
             rest.append(word)
     return Switches(debug, external, tuple(blocked)), rest
+
+
+def _blocked(word: str) -> str:
+    prefix, _, name = word.partition("no:")
+    if prefix or not name:
+        raise UserError(f"-p {word}: it leaves out a plugin and takes no:NAME, for example: -p no:nerf".replace("  ", " "))
+    return name
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -57,9 +68,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the words after the program's name; None takes them from the process.
     """
     prepare()
-    switches, words = split_switches(sys.argv[1:] if argv is None else argv)
-    discovery.configure(switches.blocked, switches.external)
+    switches = Switches()
     try:
+        switches, words = split_switches(sys.argv[1:] if argv is None else argv)
+        discovery.configure(switches.blocked, switches.external)
         from core.cli.app import app
 
         result = app(words or ["--help"], prog_name=_program(), standalone_mode=False)
@@ -95,8 +107,20 @@ def _report(error: Exception, debug: bool) -> int:
         sentence = describe()
         stop = "" if sentence.endswith((".", "?", "!")) else "."
         return _say(f"error: {sentence}{stop}{_see_help(error)}", 2)
+    if isinstance(error, ModuleNotFoundError) and (lacking := _lacking(error.name or "")):
+        return _say(f"error: {lacking}", 2)
     hint = "" if debug else " Run again with --debug to see where."
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return _say(f"error: {error.filename}: {error.strerror[0].lower()}{error.strerror[1:]}.{hint}", 2)
     return _say(f"error: {type(error).__name__}: {' '.join(str(error).split())}.{hint}", 1)
+
+
+def _lacking(module: str) -> str:
+    """What to do about a module that is not installed; nothing where it is one of Maquette's own."""
+    top = module.partition(".")[0]
+    if top in ("", "core", "plugins"):
+        return ""
+    return f"the Python package '{top}' is not installed for {sys.executable}. In a checkout: make setup, or pip install -e ."
 
 
 def _see_help(error: Exception) -> str:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from core.errors import UserError
 
 
 def table(rows: Sequence[Sequence[str]], header: Sequence[str] = ()) -> str:
@@ -29,5 +32,22 @@ def write_json(value: Any, file: Path | None = None) -> None:
     if file is None:
         print(text)
         return
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(text + "\n")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text + "\n")
+    except OSError as error:
+        raise UserError(f"{file} cannot be written: {error.strerror}") from None
+
+
+def check_writable(file: Path) -> None:
+    """Refuse, before any work is done, a file that could not be written after it.
+
+    Raises:
+        UserError: naming what is in the way.
+    """
+    if file.is_dir():
+        raise UserError(f"{file} cannot be written: it is a folder")
+    above = next(p for p in file.absolute().parents if p.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        what = "cannot be written to" if above.is_dir() else "is not a folder"
+        raise UserError(f"{file} cannot be written: {above} {what}")

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from core.errors import UserError
+from core.errors import ConfigError, UserError
 
 if TYPE_CHECKING:
     from core.config.job import Job
 
 TEXT_PRESET = "text-to-3d"
+_FITS_NOTHING = "{0} fits nothing: its task is 'lift'. Use: text \"a red mug\" --config {0}"
 _KEY = re.compile(r"[A-Za-z_][\w.\[\]-]*=", re.ASCII)
 
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Changes to the job file.")]
@@ -52,7 +53,12 @@ def text(
     if not prompt.strip():
         raise UserError('the prompt is empty; write what to make, for example: maquette text "a red mug"')
     check_overrides(overrides or [], f'. A prompt of several words needs quotes: text "{prompt} …"')
-    job = _load(config, overrides, {"prompt": prompt, **_given(output, seed)})
+    try:
+        job = _load(config, overrides, {"prompt": prompt, **_given(output, seed)})
+    except ConfigError as error:
+        if not any(": prompt: unknown key" in problem for problem in error.problems):
+            raise
+        raise UserError(f"{config} takes no prompt, so it makes nothing from a sentence. Use: fit {config}") from None
     _carry_out(job, quiet, dry_run, print_config, resume)
 
 
@@ -83,11 +89,23 @@ def fit(
 ) -> None:
     """Fit a prior or a generator to data."""
     check_overrides(overrides or [])
+    if not any(word.startswith("task=") for word in overrides or []):
+        _refuse_lift(config)
     job = _load(config, overrides, _given(output, seed))
     lifts = [stage.config.name for stage in job.stages if stage.task.name.rpartition("/")[2] == "lift"]
     if lifts:
-        raise UserError(f"{config} fits nothing: its task is 'lift'. Use: maquette run {config}")
+        raise UserError(_FITS_NOTHING.format(config))
     _carry_out(job, quiet, dry_run, print_config, resume)
+
+
+def _refuse_lift(config: str) -> None:
+    """Before anything else is said about a job without a prompt: it was not meant for this verb."""
+    from core.config.sources import read_source
+
+    tree, _, _ = read_source(config, [])
+    task = tree.value.get("task") if tree is not None else None
+    if task is not None and str(task.raw).rpartition("/")[2] == "lift":
+        raise UserError(_FITS_NOTHING.format(config))
 
 
 def resume(
@@ -110,7 +128,9 @@ def saved_config(folder: Path) -> Path:
     for place in (folder, folder.parent.parent):
         if (place / "config.yaml").is_file():
             return place / "config.yaml"
-    what = "holds no config.yaml, so it is not a run" if folder.is_dir() else "does not exist"
+    what = "holds no config.yaml, so it is not a run's folder" if folder.is_dir() else "does not exist"
+    if folder.is_file():
+        what = "is a file, not a run's folder"
     raise UserError(f"{folder} {what}")
 
 
@@ -137,6 +157,9 @@ def _load(config: str, overrides: list[str] | None, extra: dict[str, Any]) -> Jo
 
 
 def _carry_out(job: Job, quiet: bool, dry_run: bool, print_config: bool, resume: Path | None) -> None:
+    from core.kernels.dispatch import check_environment
+
+    check_environment()
     if print_config:
         from core.config.dump import dump_yaml
 

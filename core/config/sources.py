@@ -48,7 +48,7 @@ def read_source(source: str | Path | Mapping[str, Any], problems: list[str]) -> 
         return tree if reader.complete else None, "the given mapping", "job"
     path = find_file(str(source), Path.cwd())
     if path is None:
-        problems.append(f"{source}: no such file, and no preset of that name.{_nearest(str(source), Path.cwd())}")
+        problems.append(_not_found(str(source)))
         return None, str(source), Path(source).stem
     tree = reader.load(path, [])
     return tree if reader.complete else None, shown(path), path.stem
@@ -73,8 +73,18 @@ def shown(path: Path) -> str:
         return path.as_posix()
 
 
+def _not_found(name: str) -> str:
+    """Why ``name`` is no job file, and what was probably meant."""
+    if name and Path(name).is_dir():
+        inside = Path(name) / "config.yaml"
+        hint = f" It is a run; its job is {inside}." if inside.is_file() else ""
+        return f"{name}: is a folder, not a job file.{hint}"
+    what = f"{name}: no such file, and no preset of that name" if name else "the name of the job file is empty"
+    return f"{what}.{_nearest(name, Path.cwd())}"
+
+
 def _nearest(name: str, folder: Path) -> str:
-    beside = [p.stem for p in folder.glob("*.yaml")] if folder.is_dir() else []
+    beside = [p.stem for p in folder.glob("*.yaml") if p.is_file()] if folder.is_dir() else []
     names = [*preset_names(), *beside]
     near = get_close_matches(Path(name).stem.lower(), names, n=1, cutoff=0.6)
     return f" Did you mean '{near[0]}'?" if near else did_you_mean(name, names)

@@ -199,6 +199,18 @@ def report() -> list[dict[str, object]]:
     return rows
 
 
+def check_environment() -> None:
+    """Hold ``MAQUETTE_KERNELS`` against what there is, before a run needs it.
+
+    Raises:
+        UserError: an unknown kernel or backend, or a backend that is not installed.
+    """
+    for kernel, offered in _kernels.items():
+        asked = _from_environment(kernel)
+        if asked:
+            _named(kernel, list(offered), asked)
+
+
 def cuda_present() -> bool:
     """Whether a CUDA device can be used; PyTorch is asked only where a driver shows."""
     if "torch" not in sys.modules:
@@ -225,7 +237,7 @@ def _settled(kernel: str, device: str) -> bool:
     return True
 
 
-def _forced(kernel: str, offered: list[Backend], asked: str, device: str) -> Backend:
+def _named(kernel: str, offered: list[Backend], asked: str) -> Backend:
     named = {backend.name: backend for backend in offered}
     if asked not in named:
         raise UserError(f"The kernel '{kernel}' has no backend '{asked}'.{did_you_mean(asked, named)}")
@@ -234,6 +246,11 @@ def _forced(kernel: str, offered: list[Backend], asked: str, device: str) -> Bac
     if not available:
         hint = f" To add it: {backend.install}." if backend.install else ""
         raise UserError(f"Backend '{asked}' of the kernel '{kernel}' cannot run here: {why}.{hint}")
+    return backend
+
+
+def _forced(kernel: str, offered: list[Backend], asked: str, device: str) -> Backend:
+    backend = _named(kernel, offered, asked)
     if not backend.runs_on(device):
         raise UserError(
             f"Backend '{asked}' of the kernel '{kernel}' runs on {', '.join(backend.devices)}; "

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from core.config.base import ComponentSpec, Slot
 from core.config.base import Config as BaseConfig
 from core.contracts import Context, Step, Task
+from plugins.embedded.card import training_facts
 from plugins.embedded.family import Average, family_folder, record, save_half
 
 
@@ -104,5 +105,6 @@ class EmbeddedAutoencoder(Task):
         model.register_to_config(scaling_factor=round(float(1 / latents.std()), 5))
         quality = sum(psnr(model.decode(model.encode(x).latent_dist.mode()).sample, x) for x in images) / len(images)
         save_half(model, family_folder(self.options.family) / "vae")
-        facts = {"parameters": sum(p.numel() for p in model.parameters()), "train_psnr": round(quality, 2)}
+        facts = {"parameters": sum(p.numel() for p in model.parameters()), "psnr_train": round(quality, 2)}
+        facts |= training_facts(run, self)
         record(self.options.family, "vae", facts)

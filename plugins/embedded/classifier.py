@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from core.config.base import ComponentSpec, Slot
 from core.config.base import Config as BaseConfig
 from core.contracts import Context, Step, Task
+from plugins.embedded.card import training_facts
 from plugins.embedded.family import Average, family_folder, part, record
 
 _WORDS = re.compile(r"[a-z0-9]+")
@@ -131,4 +132,5 @@ class EmbeddedClassifier(Task):
 
     def finish(self, run: Any) -> None:
         self.average.model.save(family_folder(self.options.family) / "classifier")  # type: ignore[operator]
-        record(self.options.family, "classifier", {"parameters": sum(p.numel() for p in self.model.parameters())})
+        facts = {"parameters": sum(p.numel() for p in self.model.parameters())}
+        record(self.options.family, "classifier", facts | training_facts(run, self))

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from core.config.base import ComponentSpec, Slot
 from core.config.base import Config as BaseConfig
 from core.contracts import Context, Step, Task
+from plugins.embedded.card import training_facts
 from plugins.embedded.family import family_folder, record, save_half
 from plugins.embedded.tokenizer import MAX_LENGTH, train_tokenizer
 
@@ -101,4 +102,5 @@ class EmbeddedClip(Task):
         own = set(text.state_dict())
         text.load_state_dict({(k if k in own else f"text_model.{k}"): v for k, v in source.items()})
         save_half(text, folder / "text_encoder")
-        record(self.options.family, "clip", {"parameters": sum(p.numel() for p in self.model.parameters())})
+        facts = {"parameters": sum(p.numel() for p in self.model.parameters())}
+        record(self.options.family, "clip", facts | training_facts(run, self))

@@ -14,7 +14,8 @@ from core.diffusion.sampler import ddim
 from core.discovery import get_registry
 from core.types import Cameras
 from plugins.embedded.autoencoder import psnr
-from plugins.embedded.classifier import Classifier
+from plugins.embedded.card import write_card
+from plugins.embedded.classifier import VIEWS, Classifier
 from plugins.embedded.family import record
 from plugins.embedded.judge import ClipPrecision
 from plugins.embedded.prior import Embedded
@@ -55,6 +56,8 @@ def evaluate(
             print(f"{part_name:<12}{name:<32}{value:8.3f}")
         if card:
             record(family, part_name, {k: round(v, 4) for k, v in figures.items()})
+    if card:
+        write_card(family)
     return table | {"machine": {"processor": platform.processor() or platform.machine(), "torch": torch.__version__}}
 
 
@@ -96,6 +99,4 @@ def _samples(
 
 
 def _views(logits: Tensor) -> list[str]:
-    from plugins.embedded.classifier import VIEWS
-
     return [VIEWS[k] for k in logits.argmax(1).tolist()]

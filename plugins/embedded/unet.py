@@ -25,6 +25,7 @@ from core.diffusion.process import DiffusionProcess
 from core.diffusion.sampler import ddim
 from core.types import Condition
 from plugins.embedded.camera import CAMERA_DIM, embed_camera
+from plugins.embedded.card import training_facts
 from plugins.embedded.clip import captions_with_views
 from plugins.embedded.family import Average, family_folder, part, record, save_half
 from plugins.embedded.tokenizer import MAX_LENGTH
@@ -177,4 +178,4 @@ class EmbeddedUnet(Task):
         save_half(self.average.model, folder / "unet")
         self.scheduler.save_pretrained(folder / "scheduler")
         facts = {"parameters": sum(p.numel() for p in self.model.parameters())}
-        record(self.options.family, "unet", facts)
+        record(self.options.family, "unet", facts | training_facts(run, self))
