@@ -7,7 +7,7 @@ tells it the device, the seed and what was built before it.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -207,6 +207,14 @@ class Prior(Module):
         """The network's raw output at integer timesteps ``t`` [B], in the process's parametrisation."""
 
 
+@dataclass(frozen=True)
+class Away:
+    """A condition that guidance moves away from: ``weight`` [B] >= 0 per picture (Perp-Neg)."""
+
+    condition: Condition
+    weight: Tensor
+
+
 class Score(Component, ABC):
     """Turns a prior's predictions into a loss on what was rendered."""
 
@@ -215,7 +223,15 @@ class Score(Component, ABC):
         self.context = context
 
     @abstractmethod
-    def loss(self, prior: Prior, latents: Tensor, condition: Condition, negative: Condition, step: Step) -> Tensor:
+    def loss(
+        self,
+        prior: Prior,
+        latents: Tensor,
+        condition: Condition,
+        negative: Condition,
+        step: Step,
+        away: Sequence[Away] = (),
+    ) -> Tensor:
         """A scalar whose gradient in ``latents`` [B, C, h, w] is the score's."""
 
 
@@ -241,6 +257,10 @@ class PromptProcessor(Component, ABC):
     @abstractmethod
     def texts(self, prompt: str, cameras: Cameras) -> list[str]:
         """One text per camera."""
+
+    def away(self, prompt: str, cameras: Cameras) -> list[tuple[list[str], Tensor]]:
+        """Texts to move away from (one per camera) and their weights [B], for Perp-Neg; none by default."""
+        return []
 
 
 class Generator(Task):

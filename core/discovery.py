@@ -188,7 +188,7 @@ def _check_hooks(manager: pluggy.PluginManager, module: ModuleType) -> None:
     """Refuse a misspelt hook: it would do nothing, silently."""
     known = [name for name in vars(manager.hook) if not name.startswith("_") and getattr(manager.hook, name).has_spec()]
     for caller in manager.get_hookcallers(module) or ():
-        if not caller.has_spec():
+        if not caller.has_spec() and any(i.plugin is module and not i.optionalhook for i in caller.get_hookimpls()):
             raise UserError(f"unknown hook '{caller.name}'.{did_you_mean(caller.name, known)}")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,7 +53,7 @@ def run_job(
     """
     fabric = make_fabric(job.config)
     fabric.launch()
-    start = find_checkpoint(resume) if resume is not None else None
+    start, given = find_checkpoint(resume) if resume is not None else None, folder is not None
     folder = start.parent.parent if start is not None else _folder(job, folder, fabric)
     run = Run(folder, job, registry, main=fabric.is_global_zero, quiet=quiet)
     driver = _Driver(run, fabric, max_steps)
@@ -67,6 +68,9 @@ def run_job(
     except BaseException as error:
         if driver.begun:
             run.set_status("failed", f"{type(error).__name__}: {error}".splitlines()[0])
+        if start is None and not given and isinstance(error, UserError):
+            run.events.close()
+            _discard(run)
         raise
     finally:
         run.events.close()
@@ -81,6 +85,7 @@ def make_fabric(config: JobConfig) -> Fabric:
     """
     from lightning_fabric import Fabric
 
+    _check_device(config)
     try:
         return Fabric(accelerator=config.device, devices=config.devices, precision=config.precision)
     except (RuntimeError, ValueError) as error:
@@ -90,6 +95,24 @@ def make_fabric(config: JobConfig) -> Fabric:
         if type(error).__name__ != "MisconfigurationException":
             raise
         raise UserError(f"device: {config.device} is not available here: {error}") from None
+
+
+def _check_device(config: JobConfig) -> None:
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not there.get(config.device, True):
+        raise UserError(
+            f"device: {config.device} is not available here, PyTorch {torch.__version__} finds none. "
+            f"Write device=auto for the best there is, or device=cpu; `doctor` shows the devices"
+        )
+    most = 2 * (os.cpu_count() or 1)
+    if config.devices > most and (config.device == "cpu" or not any(there.values())):
+        raise UserError(f"devices: {config.devices} on the CPU means as many processes; at most {most} make sense here")
+
+
+def _discard(run: Run) -> None:
+    """Remove the folder of a run that was refused before its first step: it tells nothing that the error does not."""
+    if run.main and {p.name for p in run.folder.iterdir()} <= {"config.yaml", "plugins.json", "status.json"}:
+        shutil.rmtree(run.folder, ignore_errors=True)
 
 
 def _folder(job: Job, folder: Path | None, fabric: Fabric) -> Path:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from core.config.base import ComponentSpec, Slot
 from core.config.base import Config as BaseConfig
 from core.config.schedule import Schedule
-from core.contracts import Context, Module, Prior, PromptProcessor, Scene, Score, Step, Task
+from core.contracts import Away, Context, Module, Prior, PromptProcessor, Scene, Score, Step, Task
 from core.types import Cameras, Render
 
 log = logging.getLogger("maquette")
@@ -78,15 +78,23 @@ class Guidance:
         self.score: Score = build(config.score)
         self.weight = config.weight
 
-    def loss(self, render: Render, texts: list[str], negatives: list[str], step: Step) -> Tensor:
+    def loss(self, render: Render, prompts: PromptProcessor, options: LiftConfig, step: Step) -> Tensor:
         """The weighted loss of one batch of views."""
+        texts = prompts.texts(options.prompt, render.cameras)
+        negatives = [options.negative_prompt] * len(texts)
         latents = render.extras.get("latent")
         if latents is None:
             latents = self.prior.encode(render.rgb)
         told = self.prior.condition(texts, render.cameras)
         untold = self.prior.condition(negatives, render.cameras)
         weight = self.weight.at(step.index, step.total)
-        return weight * self.score.loss(self.prior, latents, told, untold, step)
+        away = [
+            Away(self.prior.condition(other, render.cameras), share)
+            for other, share in prompts.away(options.prompt, render.cameras)
+        ]
+        # Handed over only where there is any: a score need not know of Perp-Neg.
+        further = {"away": away} if away else {}
+        return weight * self.score.loss(self.prior, latents, told, untold, step, **further)
 
 
 class Lift(Task):
@@ -139,12 +147,10 @@ class Lift(Task):
     def training_step(self, step: Step) -> dict[str, Tensor]:
         cameras = self.data.batch(step)["cameras"].to(self.context.device)
         render: Render = self.parts["renderer"](cameras, step)
-        texts = self.prompts.texts(self.options.prompt, cameras)
-        negatives = [self.options.negative_prompt] * len(cameras)
         losses: dict[str, Tensor] = {}
         for index, guidance in enumerate(self.guidance):
             name = "guidance" if len(self.guidance) == 1 else f"guidance_{index}"
-            losses[name] = guidance.loss(render, texts, negatives, step)
+            losses[name] = guidance.loss(render, self.prompts, self.options, step)
         for name, function in self.losses.items():
             weight = self.options.losses[name].at(step.index, step.total)
             if weight:

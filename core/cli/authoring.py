@@ -28,6 +28,9 @@ def new_plugin(
     """Write a small working plugin with its test, to start from."""
     from core.scaffold import write_plugin
 
+    taken = get_registry().plugin(name)
+    if taken is not None:
+        raise UserError(f"there is a plugin '{taken.name}' already ({taken.where}); a second one would not be loaded")
     written = write_plugin(name, kind, into, package)
     for file in written.files:
         print(file)

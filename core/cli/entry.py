@@ -57,7 +57,7 @@ def split_switches(argv: Sequence[str]) -> tuple[Switches, list[str]]:
 def _blocked(word: str) -> str:
     prefix, _, name = word.partition("no:")
     if prefix or not name:
-        raise UserError(f"-p {word}: it leaves out a plugin and takes no:NAME, for example: -p no:nerf".replace("  ", " "))
+        raise UserError(f"-p{' ' if word else ''}{word}: it leaves out a plugin, as in: -p no:nerf")
     return name
 
 
@@ -120,7 +120,7 @@ def _lacking(module: str) -> str:
     top = module.partition(".")[0]
     if top in ("", "core", "plugins"):
         return ""
-    return f"the Python package '{top}' is not installed for {sys.executable}. In a checkout: make setup, or pip install -e ."
+    return f"the package '{top}' is not installed for {sys.executable}. In a checkout: make setup, or pip install -e ."
 
 
 def _see_help(error: Exception) -> str:

@@ -14,6 +14,7 @@ from core import __version__
 from core.cli.environment import physical_cores
 from core.cli.output import table, write_json
 from core.discovery import get_registry
+from core.errors import UserError
 from core.registry import Registry
 
 PACKAGES = ("torch", "numba", "lightning-fabric", "pydantic", "safetensors", "diffusers", "transformers", "trimesh")
@@ -41,6 +42,7 @@ def report(registry: Registry) -> dict[str, Any]:
         "devices": _devices(),
         "packages": {name: _version(name) for name in PACKAGES},
         "backends": _backends(),
+        "forced": _forced(),
         "extras": extras(registry),
         "plugins": {p.name: {"status": p.status, "reason": p.reason} for p in gone},
     }
@@ -66,6 +68,17 @@ def _backends() -> list[dict[str, object]]:
     from core.kernels import dispatch
 
     return dispatch.report()
+
+
+def _forced() -> str:
+    """What is wrong with ``MAQUETTE_KERNELS``, else what it says."""
+    from core.kernels import dispatch
+
+    try:
+        dispatch.check_environment()
+    except UserError as error:
+        return str(error)
+    return os.environ.get(dispatch.VARIABLE, "")
 
 
 def extras(registry: Registry) -> dict[str, dict[str, Any]]:
@@ -111,7 +124,8 @@ def as_text(found: dict[str, Any]) -> str:
         ["devices", ", ".join(found["devices"])],
         ["packages", ", ".join(f"{k} {v or 'absent'}" for k, v in found["packages"].items())],
     ]
-    parts = [table(head), "backends\n" + _backend_table(found["backends"])]
+    forced = f" ({found['forced']})" if found["forced"] else ""
+    parts = [table(head), f"backends{forced}\n" + _backend_table(found["backends"])]
     if found["extras"]:
         parts.append("extras\n" + "\n".join(_extra_line(k, v) for k, v in found["extras"].items()))
     problems = [f"  {name}: {info['status']}: {info['reason']}" for name, info in found["plugins"].items()]

@@ -1,32 +1,55 @@
 """Classifier-free guidance, defined once for every prior and score: ``uncond + scale (cond - uncond)``.
 
 Ho & Salimans 2022. Scale 1 is the conditional model, 0 the unconditional one; a scale written in a configuration means
-the same in every method.
+the same in every method. Perp-Neg adds directions to move away from, without what they share with the wanted one.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-from core.contracts import Prior
+from core.contracts import Away, Prior
 from core.types import Condition
 
 
 def predict_with_guidance(
-    prior: Prior, noisy: Tensor, t: Tensor, condition: Condition, negative: Condition, scale: float
+    prior: Prior,
+    noisy: Tensor,
+    t: Tensor,
+    condition: Condition,
+    negative: Condition,
+    scale: float,
+    away: Sequence[Away] = (),
 ) -> Tensor:
-    """The guided prediction at ``noisy`` [B, C, h, w], in the prior's parametrisation; one pass over a doubled batch.
+    """The guided prediction at ``noisy`` [B, C, h, w], in the prior's parametrisation; one pass over a longer batch.
 
     Guidance is affine with weights that sum to 1, so applying it to noise, v or x0 predictions is the same thing.
+    ``away`` lists what to move away from (Perp-Neg, Armandpour et al. 2023, eq. 6).
     """
-    if scale == 1.0:
+    if scale == 1.0 and not away:
         return prior.predict(noisy, t, condition)
-    both = prior.predict(torch.cat([noisy, noisy]), torch.cat([t, t]), Condition.cat([negative, condition]))
-    unconditional, conditional = both.chunk(2)
+    told = [negative, condition, *(a.condition for a in away)]
+    n = len(told)
+    output = prior.predict(torch.cat([noisy] * n), torch.cat([t] * n), Condition.cat(told))
+    unconditional, conditional, *others = output.chunk(n)
+    if away:
+        wanted = conditional - unconditional
+        for other, where in zip(others, away, strict=True):
+            weight = where.weight.to(wanted).view(-1, *(1,) * (wanted.dim() - 1))
+            conditional = conditional - weight * perpendicular(other - unconditional, wanted)
     return combine(unconditional, conditional, scale)
 
 
 def combine(unconditional: Tensor, conditional: Tensor, scale: float) -> Tensor:
     """``uncond + scale (cond - uncond)``."""
     return unconditional + scale * (conditional - unconditional)
+
+
+def perpendicular(vector: Tensor, to: Tensor) -> Tensor:
+    """Each ``vector`` [B, ...] without its component along ``to`` [B, ...]."""
+    a, b = vector.flatten(1), to.flatten(1)
+    share = (a * b).sum(1) / b.square().sum(1).clamp(min=1e-12)
+    return vector - share.view(-1, *(1,) * (vector.dim() - 1)) * to

@@ -91,8 +91,10 @@ def write_plugin(name: str, kind: str, into: Path | None = None, package: bool =
     """
     name = name.replace("_", "-")
     module = name.replace("-", "_")
-    if not _NAME.fullmatch(name) or keyword.iskeyword(module):
+    if not _NAME.fullmatch(name):
         raise UserError(f"'{name}' cannot be a plugin's name: lower-case letters, digits and dashes, a letter first")
+    if keyword.iskeyword(module):
+        raise UserError(f"'{name}' cannot be a plugin's name: it is a word of Python")
     if kind not in _KINDS:
         known = did_you_mean(kind, _KINDS)
         reason = "has no template" if kind in KINDS else "is not a kind of component"
@@ -103,7 +105,10 @@ def write_plugin(name: str, kind: str, into: Path | None = None, package: bool =
         raise UserError(f"{folder} already exists")
     files = _package_files(module, kind) if package else _folder_files(module, kind)
     values = _values(name, module, kind, package)
-    written = [_write(folder / path, template, values) for path, template in files.items()]
+    try:
+        written = [_write(folder / path, template, values) for path, template in files.items()]
+    except OSError as error:
+        raise UserError(f"no plugin can be written into {into}: {error.strerror}") from None
     return Written(folder, written, _next_steps(folder, into, values, package))
 
 

@@ -20,6 +20,7 @@ import yaml
 from core.config.loading import load_job
 from core.contracts import Context
 from core.discovery import get_registry
+from core.errors import UserError
 from core.job import run_job
 from core.run import peak_memory
 
@@ -35,7 +36,7 @@ def evaluate(
     option: Annotated[list[str] | None, typer.Option(help="An override of the job, key=value; repeatable.")] = None,
 ) -> dict[str, Any]:
     """Category and colour accuracy, R-precision, Janus, time and memory over at least 20 prompts."""
-    lists = yaml.safe_load((prompts or Path(__file__).with_name("prompts.yaml")).read_text())
+    lists = read_prompts(prompts or Path(__file__).with_name("prompts.yaml"))
     registry = get_registry()
     metrics = [registry.find("metric", name).load() for name in ("judge", "clip")]
     built = [m(m.Config(), Context()) for m in metrics]
@@ -52,6 +53,21 @@ def evaluate(
     memory = peak_memory(torch.device("cpu"))
     print(f"peak memory {memory} MiB; {machine()}")
     return {"rows": rows, "totals": totals, "peak_memory_mib": memory, "machine": machine(), "config": config}
+
+
+def read_prompts(file: Path) -> dict[str, list[str]]:
+    """Lists of prompts by name.
+
+    Raises:
+        UserError: the file cannot be read, or holds something else.
+    """
+    try:
+        lists = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{file} cannot be read: {' '.join(str(error).split())}") from None
+    if not isinstance(lists, dict) or not all(isinstance(texts, list) for texts in lists.values()):
+        raise UserError(f"{file} must hold lists of prompts by name, such as seen: [a red mug]")
+    return lists
 
 
 def measure(text: str, config: str, output: Path, options: list[str], metrics: list[Any]) -> dict[str, float]:

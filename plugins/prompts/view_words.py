@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 
+import torch
 from pydantic import Field
+from torch import Tensor
 
 from core.config.base import Config as BaseConfig
 from core.contracts import PromptProcessor
@@ -20,10 +22,20 @@ class ViewWords(PromptProcessor):
         """Half width in degrees of the sectors called front and back."""
         overhead: float = Field(60.0, gt=0, le=90)
         """Elevation in degrees above which a view is called overhead."""
+        perp_neg: float = Field(0.0, ge=0)
+        """How strongly guidance moves away from the other sides' words (Perp-Neg, about 1); 0 is off."""
 
     def texts(self, prompt: str, cameras: Cameras) -> list[str]:
         pairs = zip(cameras.azimuth.tolist(), cameras.elevation.tolist(), strict=True)
         return [f"{prompt}, {self.word(math.degrees(a), math.degrees(e))} view" for a, e in pairs]
+
+    def away(self, prompt: str, cameras: Cameras) -> list[tuple[list[str], Tensor]]:
+        """From behind, away from ``front view``; from the front, from ``back view``; both fade towards the side."""
+        if not self.options.perp_neg:
+            return []
+        facing = torch.cos(cameras.azimuth) * self.options.perp_neg
+        words = (("front", -facing), ("back", facing))
+        return [([f"{prompt}, {word} view"] * len(cameras), weight.clamp(min=0)) for word, weight in words]
 
     def word(self, azimuth: float, elevation: float) -> str:
         """front, side, back or overhead; degrees, any azimuth."""

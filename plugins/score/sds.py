@@ -6,6 +6,7 @@ Poole et al. 2022, eq. 3. The gradient in the latents is ``w(t) (eps_hat - eps)`
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from core.config.base import Config as BaseConfig
 from core.config.schedule import Schedule
-from core.contracts import Context, Prior, Score, Step
+from core.contracts import Away, Context, Prior, Score, Step
 from core.diffusion.guidance import predict_with_guidance
 from core.types import Condition
 
@@ -48,8 +49,16 @@ class SDS(Score):
         super().__init__(options, context)
         self.scale = Schedule.parse(options.scale)
 
-    def loss(self, prior: Prior, latents: Tensor, condition: Condition, negative: Condition, step: Step) -> Tensor:
-        gradient = self.gradient(prior, latents.detach(), condition, negative, step)
+    def loss(
+        self,
+        prior: Prior,
+        latents: Tensor,
+        condition: Condition,
+        negative: Condition,
+        step: Step,
+        away: Sequence[Away] = (),
+    ) -> Tensor:
+        gradient = self.gradient(prior, latents.detach(), condition, negative, step, away)
         if self.options.clip:
             gradient = gradient.clamp(-self.options.clip, self.options.clip)
         step.log(sds_norm=float(gradient.norm() / len(gradient) ** 0.5))
@@ -58,7 +67,13 @@ class SDS(Score):
 
     @torch.no_grad()
     def gradient(
-        self, prior: Prior, latents: Tensor, condition: Condition, negative: Condition, step: Step
+        self,
+        prior: Prior,
+        latents: Tensor,
+        condition: Condition,
+        negative: Condition,
+        step: Step,
+        away: Sequence[Away] = (),
     ) -> Tensor:
         """[B, C, h, w], the score's gradient at ``latents``."""
         process = prior.process
@@ -66,7 +81,7 @@ class SDS(Score):
         noise = torch.randn(latents.shape, generator=step.generator("sds-noise")).to(latents)
         noisy = process.add_noise(latents, noise, t)
         scale = self.scale.at(step.index, step.total)
-        output = predict_with_guidance(prior, noisy, t, condition, negative, scale)
+        output = predict_with_guidance(prior, noisy, t, condition, negative, scale, away)
         x0 = process.to_x0(output, noisy, t)
         if self.options.rescale:
             x0 = self._rescaled(prior, x0, noisy, t, condition)

@@ -1,0 +1,287 @@
+"""The volume renderer against closed forms: balls, a Gaussian cloud, and what is behind them."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from core.contracts import Background, Context, Geometry, Material, Step
+from core.testing import check_component
+from core.types import Cameras, Render
+from plugins.nerf.volume import Volume
+
+
+class Field(Geometry):
+    """A density given as a function of the radius; its features are the position. Counts the points it is asked for."""
+
+    def __init__(self, profile: Any) -> None:
+        super().__init__(None, Context())
+        self.profile = profile
+        self.asked = 0
+
+    def field(self, points: Tensor) -> dict[str, Tensor]:
+        self.asked += len(points)
+        return {"density": self.profile(points.norm(dim=-1)), "features": points}
+
+
+class Red(Material):
+    """One colour."""
+
+    def forward(
+        self, features: Tensor, points: Tensor, directions: Tensor, normals: Tensor | None, light: Tensor | None = None
+    ) -> Tensor:
+        return torch.tensor([0.9, 0.2, 0.1]).expand(len(features), 3)
+
+
+class Position(Red):
+    """Colour is where the sample is; smooth, so that skipping what is hidden can be seen."""
+
+    def forward(self, features: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        return (features * 0.5 + 0.5).clamp(0, 1)
+
+
+class Sky(Background):
+    """Colour is the direction."""
+
+    def forward(self, directions: Tensor) -> Tensor:
+        return directions * 0.5 + 0.5
+
+
+def ball(sigma: float, radius: float = 0.6) -> Field:
+    return Field(lambda r: sigma * (r < radius) + 0 * r)
+
+
+def cloud(sigma: float, width: float = 0.2) -> Field:
+    return Field(lambda r: sigma * torch.exp(-0.5 * (r / width) ** 2))
+
+
+def soft_ball(sigma: float = 400.0, radius: float = 0.6) -> Field:
+    return Field(lambda r: sigma * torch.sigmoid((radius - r) / 0.01))
+
+
+def renderer(geometry: Geometry, material: Material | None = None, **options: Any) -> Volume:
+    context = Context()
+    context.parts |= {"geometry": geometry, "material": material or Red(None, context), "background": Sky(None, context)}
+    return Volume(Volume.Config(**{"samples": 256} | options), context)
+
+
+def views(size: int = 16, fov: float = 0.7) -> Cameras:
+    a, e = torch.tensor([0.4, 2.5]), torch.tensor([0.3, -0.8])
+    return Cameras.orbit(a, e, torch.full((2,), 3.0), torch.full((2,), fov), size, size)
+
+
+def geometry_of(cameras: Cameras) -> tuple[Tensor, Tensor, Tensor]:
+    """Of each pixel's ray: distance of the point nearest to the origin, how near it comes, cosine to the axis."""
+    origins, directions = (x.double() for x in cameras.rays())
+    middle = -(origins * directions).sum(-1, keepdim=True)
+    impact = (origins + middle * directions).norm(dim=-1, keepdim=True)
+    cosine = -(directions * cameras.c2w[:, None, None, :3, 2]).sum(-1, keepdim=True)
+    return middle, impact, cosine
+
+
+@torch.no_grad()
+def picture(renderer: Volume, cameras: Cameras) -> Render:
+    return renderer(cameras)
+
+
+def test_it_keeps_its_contract() -> None:
+    assert len(check_component("renderer", "volume", options={"samples": 96, "grid": 16})) >= 20
+
+
+@pytest.mark.parametrize("sigma", [0.3, 2.0, 8.0])
+def test_opacity_of_a_ball_is_one_minus_exp_of_its_chord(sigma: float) -> None:
+    seen = picture(renderer(ball(sigma)), views(24))
+    _, impact, _ = geometry_of(views(24))
+    chord = 2 * (0.36 - impact.square()).clamp(min=0).sqrt()
+    # Each end of the chord is met within half a step of 2/256: an error of the optical depth below sigma steps.
+    error = (seen.opacity - (1 - torch.exp(-sigma * chord))).abs()
+    assert float(error.max()) < sigma * 2 / 256
+    assert float(error.mean()) < 0.25 * sigma * 2 / 256
+    assert float(seen.opacity[impact > 0.61].abs().max()) == 0.0
+
+
+@pytest.mark.parametrize("sigma", [0.5, 5.0])
+def test_a_gaussian_cloud_is_integrated_to_many_digits(sigma: float) -> None:
+    """Along a ray at distance b from the centre the optical depth is sigma w sqrt(2 pi) exp(-b^2 / 2 w^2)."""
+    cameras = views(fov=0.5)  # the cube's sides, 5 widths away, are out of sight
+    seen = picture(renderer(cloud(sigma), samples=128), cameras)
+    middle, impact, cosine = geometry_of(cameras)
+    depth = sigma * 0.2 * math.sqrt(2 * math.pi) * torch.exp(-impact.square() / 0.08)
+    torch.testing.assert_close(seen.opacity.double(), 1 - torch.exp(-depth), rtol=1e-4, atol=1e-5)
+    assert seen.depth is not None
+    if sigma == 0.5:  # mean of 1 - exp(-tau) around the nearest point: at most sigma-ish nearer than it
+        nearer = middle * cosine - seen.depth.double()
+        covered = seen.opacity > 0.06
+        assert float(nearer[covered].min()) > -1e-4 and float(nearer[covered].max()) < 0.05
+
+
+def test_thin_fog_has_its_depth_in_the_middle_and_the_variance_of_its_profile() -> None:
+    sigma, cameras = 1e-3, views(fov=0.2)
+    seen = picture(renderer(cloud(sigma), samples=128), cameras)
+    middle, impact, _ = geometry_of(cameras)
+    variance = seen.extras["depth_variance"].view(impact.shape) / seen.opacity
+    torch.testing.assert_close(variance, torch.full_like(variance, 0.04), rtol=0.02, atol=0.0)
+    assert bool((seen.depth == 0).all())  # too thin to have a depth
+
+
+@pytest.mark.parametrize("fov", [0.5, 1.2])
+def test_depth_of_an_opaque_ball_is_where_the_ray_enters_along_the_axis(fov: float) -> None:
+    cameras = views(24, fov)
+    seen = picture(renderer(ball(1e4)), cameras)
+    middle, impact, cosine = geometry_of(cameras)
+    hit = impact < 0.6
+    wanted = (middle - (0.36 - impact.square()).clamp(min=0).sqrt()) * cosine
+    assert seen.depth is not None and bool(hit.any()) and not bool(hit.all())
+    inner = impact < 0.58  # nearer to the outline a step may pass the ball by
+    # The first sample inside is at most a step behind the surface, its middle half a step from there.
+    assert float((seen.depth - wanted)[inner].abs().max()) < 1.01 * 2 / 256
+    assert torch.equal(seen.depth[~hit], torch.zeros_like(seen.depth[~hit]))
+    assert torch.equal(seen.opacity[~hit], torch.zeros_like(seen.opacity[~hit]))
+
+
+def test_normals_of_a_ball_are_radial_and_face_the_camera() -> None:
+    cameras = views(24)
+    seen = picture(renderer(soft_ball()), cameras)
+    middle, impact, _ = geometry_of(cameras)
+    origins, directions = cameras.rays()
+    entry = origins + directions * (middle - (0.36 - impact.square()).clamp(min=0).sqrt()).float()
+    inner = (impact < 0.55)[..., 0]
+    assert seen.normal is not None
+    normal, radial = seen.normal[inner], entry[inner] / 0.6
+    assert float((normal * radial).sum(-1).min()) > 0.999
+    assert float((normal * directions[inner]).sum(-1).max()) < 0
+    outside = (impact > 0.75)[..., 0]
+    assert float(seen.normal[outside].norm(dim=-1).max()) < 1e-3
+    weights, facing = seen.extras["weights"], seen.extras["facing"]
+    assert float((weights * facing.clamp(min=0)).sum() / weights.sum()) < 1e-3
+
+
+def test_what_is_behind_shines_through() -> None:
+    cameras = views(24)
+    seen = picture(renderer(ball(1.0)), cameras)
+    _, directions = cameras.rays()
+    wanted = seen.opacity * torch.tensor([0.9, 0.2, 0.1]) + (1 - seen.opacity) * (directions * 0.5 + 0.5)
+    torch.testing.assert_close(seen.rgb, wanted, rtol=1e-5, atol=1e-5)
+    nothing = picture(renderer(ball(0.0)), cameras)
+    torch.testing.assert_close(nothing.rgb, directions * 0.5 + 0.5)
+    assert nothing.normal is not None and not bool(nothing.normal.any())
+
+
+def test_colour_is_weighted_where_the_light_comes_from() -> None:
+    """For opaque matter the colour is that of the surface: here, the position where the ray enters."""
+    cameras = views(24)
+    seen = picture(renderer(ball(1e4), Position(None, Context())), cameras)
+    middle, impact, _ = geometry_of(cameras)
+    origins, directions = cameras.rays()
+    entry = origins + directions * (middle - (0.36 - impact.square()).clamp(min=0).sqrt()).float()
+    inner = (impact < 0.58)[..., 0]
+    assert float((seen.rgb * 2 - 1 - entry)[inner].abs().max()) < 2 * 2 / 256
+
+
+def settled(geometry: Field, **options: Any) -> Volume:
+    """A renderer whose occupancy grid has seen the scene, after the warm-up."""
+    made = renderer(geometry, Position(None, Context()), warmup=2, update_every=1, grid=32, **options)
+    for index in range(12):
+        made.update(Step(index, 100))
+    return made
+
+
+@pytest.mark.parametrize("geometry", [soft_ball, lambda: ball(1e3), lambda: soft_ball(150.0)])
+def test_skipping_what_is_hidden_hardly_changes_the_picture(geometry: Any) -> None:
+    pictures, asked = [], []
+    for hidden in (0.0, Volume.Config().hidden):
+        made = settled(geometry(), hidden=hidden, samples=96)
+        scene = made.context.parts["geometry"]
+        scene.asked = 0
+        pictures.append(picture(made, views(32)))
+        asked.append(scene.asked)
+    whole, skipped = pictures
+    assert whole.depth is not None and skipped.depth is not None
+    assert float((whole.rgb - skipped.rgb).abs().max()) < 1e-2
+    assert float((whole.opacity - skipped.opacity).abs().max()) < 1e-2
+    assert asked[1] < 0.6 * asked[0]
+
+
+def test_the_occupancy_grid_leaves_out_empty_space_and_nothing_else() -> None:
+    full, sparse = renderer(soft_ball(), Position(None, Context()), hidden=0.0), settled(soft_ball(), hidden=0.0)
+    a, b = picture(full, views(24)), picture(sparse, views(24))
+    assert float((a.rgb - b.rgb).abs().max()) < 1e-2
+    counts = [r.context.parts["geometry"].asked for r in (full, sparse)]
+    sparse.context.parts["geometry"].asked = 0
+    picture(sparse, views(24))
+    assert sparse.context.parts["geometry"].asked < 0.5 * counts[0]
+
+
+def test_nothing_is_random_without_a_step() -> None:
+    made = settled(soft_ball())
+    torch.manual_seed(0)
+    first = picture(made, views())
+    torch.manual_seed(1)
+    second = picture(made, views())
+    for name in ("rgb", "opacity", "depth", "normal"):
+        assert torch.equal(getattr(first, name), getattr(second, name)), name
+
+
+def test_a_step_decides_the_jitter() -> None:
+    made = renderer(cloud(2.0), samples=8)
+    with torch.no_grad():
+        first, again, other = (made(views(), Step(k, 10, seed=1)).opacity for k in (3, 3, 4))
+    assert torch.equal(first, again) and not torch.equal(first, other)
+
+
+def test_jitter_averages_to_the_integral() -> None:
+    """With 16 coarse steps each jittered render is off; the mean of many is not."""
+    made, cameras = renderer(ball(0.5), samples=16), views(8, 0.3)
+    with torch.no_grad():
+        mean = torch.stack([made(cameras, Step(k, 200)).opacity for k in range(200)]).mean(0)
+    _, impact, _ = geometry_of(cameras)
+    wanted = 1 - torch.exp(-0.5 * 2 * (0.36 - impact.square()).clamp(min=0).sqrt())
+    # Curvature of exp: half the variance of the depth, at most (0.5 * 2/16)^2 / 6, plus the noise of 200 draws.
+    assert float((mean - wanted).abs().max()) < 0.0625**2 / 6 + 4 * 0.0625 / 200**0.5
+
+
+def test_pieces_of_a_picture_are_the_picture() -> None:
+    whole, pieces = (picture(renderer(soft_ball(), rays=n), views(24)) for n in (16384, 256))
+    for name in ("rgb", "opacity", "depth", "normal"):
+        torch.testing.assert_close(getattr(whole, name), getattr(pieces, name))
+    torch.testing.assert_close(whole.extras["weights"], pieces.extras["weights"])
+
+
+def test_normals_while_training_are_given_where_asked_for() -> None:
+    assert renderer(cloud(2.0), samples=8)(views(8), Step(0, 1)).normal is None
+    assert renderer(cloud(2.0), samples=8, normals=True)(views(8), Step(0, 1)).normal is not None
+
+
+def test_gradients_reach_the_geometry_through_colour_depth_and_normals() -> None:
+    from plugins.nerf.hash_grid import HashGrid
+
+    options = HashGrid.Config(levels=3, log2_table=9, finest=16, hidden=8)
+    for target in ("rgb", "opacity", "depth", "normal"):
+        grid = HashGrid(options, Context())
+        made = renderer(grid, Position(None, Context()), samples=24, normals=target == "normal")
+        value = getattr(made(views(6), Step(0, 1)), target)
+        (value * torch.linspace(0, 1, value.shape[2])[:, None]).sum().backward()
+        assert grid.table.grad is not None and bool(torch.isfinite(grid.table.grad).all()), target
+        assert bool((grid.table.grad != 0).any()), target
+
+
+def test_the_gradient_of_opacity_in_the_density_is_the_transmittance_left() -> None:
+    """For a cloud sigma g: d opacity / d sigma = (1 - opacity) integral of g."""
+    sigma = torch.tensor(2.0, requires_grad=True)
+    made = renderer(Field(lambda r: sigma * torch.exp(-0.5 * (r / 0.2) ** 2)), samples=128)
+    cameras = views(4, 0.3)
+    opacity = made(cameras, Step(0, 1)).opacity
+    (gradient,) = torch.autograd.grad(opacity.sum(), sigma)
+    _, impact, _ = geometry_of(cameras)
+    length = 0.2 * math.sqrt(2 * math.pi) * torch.exp(-impact.square() / 0.08)
+    assert float(gradient) == pytest.approx(float((length * torch.exp(-2.0 * length)).sum()), rel=1e-3)
+
+
+def test_it_owns_no_parameter_and_its_grid_is_part_of_the_checkpoint() -> None:
+    made = renderer(cloud(1.0))
+    assert made.param_groups() == [] and not list(made.parameters())
+    assert "grid.density" in made.state_dict() and not any("geometry" in k for k in made.state_dict())
