@@ -7,6 +7,8 @@ API = 1
 
 @hookimpl
 def register(registry):  # type: ignore[no-untyped-def]
+    registry.add("command", "bench-objects", "plugins.procedural.bench:bench",
+                 "pictures of procedural objects a second; can draw a contact sheet")  # fmt: skip
     registry.add("data", "procedural", "plugins.procedural.data:ProceduralData",
                  "captioned pictures of procedural objects from random cameras",
                  gives=["target", "camera", "text"])  # fmt: skip
