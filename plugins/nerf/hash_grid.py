@@ -36,11 +36,15 @@ class HashGrid(Geometry):
         """Width of the network's hidden layer."""
         channels: int = Field(3, ge=1)
         """Features handed to the material."""
-        bias: float = 4.0
+        bias: float = 8.0
         """Height of the density blob at the start; 0 starts from thin fog."""
-        bias_radius: float = Field(0.6, gt=0)
+        bias_radius: float = Field(0.5, gt=0)
         """Radius at which the blob's bias crosses zero, in world units."""
-        scale: float = Field(10.0, gt=0)
+        network_lr: float = Field(0.25, gt=0)
+        """Learning rate of the network as a share of the stage's."""
+        gain: float = Field(3.0, gt=0)
+        """Multiplies the network's output before it becomes density; more lets shapes change faster."""
+        scale: float = Field(20.0, gt=0)
         """Density per unit of the network's output."""
         kernel: Literal["auto", "reference", "numba", "tinycudann"] = "auto"
         """Backend of the encoding."""
@@ -59,7 +63,7 @@ class HashGrid(Geometry):
 
     def param_groups(self) -> list[dict[str, Any]]:
         network = [*self.first.parameters(), *self.second.parameters()]
-        return [{"params": [self.table]}, {"params": network, "lr_scale": 0.1}]
+        return [{"params": [self.table]}, {"params": network, "lr_scale": self.options.network_lr}]
 
     def _raw(self, points: Tensor) -> Tensor:
         bound = self.context.bound
@@ -71,7 +75,7 @@ class HashGrid(Geometry):
         o = self.options
         blob = o.bias * (1 - points.norm(dim=-1) / o.bias_radius)
         inside = (points.abs() <= self.context.bound).all(-1)
-        return F.softplus(raw[:, 0] * 1.0 + blob) * o.scale * inside
+        return F.softplus(raw[:, 0] * o.gain + blob) * o.scale * inside
 
     def field(self, points: Tensor) -> dict[str, Tensor]:
         raw = self._raw(points).float()

@@ -81,7 +81,7 @@ class Volume(Renderer):
         return self._assemble(seen, cameras, directions.view(*shape, 3), shape)
 
     def _assemble(self, seen: dict[str, Tensor], cameras: Cameras, directions: Tensor, shape: Any) -> Render:
-        opacity = seen["opacity"].view(*shape, 1)
+        opacity = seen["opacity"].view(*shape, 1).clamp(max=1.0)  # a sum of weights rounds to 1 + 2e-7
         behind = self._part("background")(directions)
         forward = -cameras.c2w[:, None, None, :3, 2]
         cosine = (directions * forward).sum(-1, keepdim=True)

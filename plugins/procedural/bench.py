@@ -27,6 +27,6 @@ def bench(
     print(f"{rate:.0f} pictures of 64x64 a second, {threads} threads")
     print(f"{len(CATEGORY_NAMES)} categories, {len(COLOR_NAMES) - 1} colours, {len(HELD_OUT_PAIRS)} pairs held out")
     if sheet is not None:
-        contact_sheet(sheet)
+        contact_sheet(sheet, color="natural")
         print(sheet)
     return {"pictures_per_second": rate, "threads": threads, "categories": list(CATEGORY_NAMES)}

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from core.diffusion.guidance import combine, predict_with_guidance
+from core.contracts import Away
+from core.diffusion.guidance import combine, perpendicular, predict_with_guidance
 from core.testing.reference import GaussianPrior, cameras
 from core.types import Condition
 
@@ -64,3 +65,31 @@ def test_the_network_is_asked_once_with_both_texts_and_only_for_what_counts() ->
     for scale in (7.5, 1.0):
         predict_with_guidance(prior, *asked(prior), scale)
     assert prior.rows == [6, 3]
+
+
+def test_perp_neg_takes_away_what_is_perpendicular_to_the_wanted_direction() -> None:
+    """Armandpour et al. 2023, eq. 6: uncond + s (d - w (e - <e, d> / <d, d> d)), d and e the texts' directions."""
+    prior = GaussianPrior()
+    noisy, t, told, untold = asked(prior)
+    others = [prior.condition([text] * 3, cameras(16, 3)) for text in ("a boat", "a tree")]
+    weights = [torch.tensor([0.0, 1.0, 0.5]), torch.tensor([2.0, 0.0, 0.25])]
+    away = [Away(other, weight) for other, weight in zip(others, weights, strict=True)]
+    free = prior.predict(noisy, t, untold)
+    wanted = direction = prior.predict(noisy, t, told) - free
+    for other, weight in zip(others, weights, strict=True):
+        e = prior.predict(noisy, t, other) - free
+        share = (e * direction).sum((1, 2, 3)) / direction.square().sum((1, 2, 3))
+        rest = e - share.view(-1, 1, 1, 1) * direction
+        assert float((rest * direction).sum((1, 2, 3)).abs().max()) < 1e-9
+        wanted = wanted - weight.view(-1, 1, 1, 1) * rest
+    found = predict_with_guidance(prior, noisy, t, told, untold, 7.5, away)
+    torch.testing.assert_close(found, free + 7.5 * wanted, rtol=1e-9, atol=1e-9)
+    plain = predict_with_guidance(prior, noisy, t, told, untold, 7.5)
+    assert not torch.allclose(found, plain)
+    along = [Away(told, torch.ones(3))]  # the wanted text itself has nothing perpendicular to it
+    torch.testing.assert_close(predict_with_guidance(prior, noisy, t, told, untold, 7.5, along), plain)
+
+
+def test_nothing_is_perpendicular_to_no_direction() -> None:
+    a = torch.randn(2, 3, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(perpendicular(a, torch.zeros(2, 3)), a)
