@@ -230,6 +230,8 @@ def _read_position(folder: Path) -> Position:
         expected = {name: files[name] for name in _FILES}
     except (KeyError, TypeError) as error:
         raise UserError(f"{path} is incomplete ({_first_line(error)})") from None
+    if not all(isinstance(count, int) for count in (position.step, position.stage, position.index)):
+        raise UserError(f"{path} is incomplete (step, stage and index are whole numbers)")
     for name, fingerprint in expected.items():
         if not (folder / name).is_file():
             raise UserError(f"{folder / name} is missing")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from core.cli.runs import Overrides, check_overrides, saved_config
+from core.cli.runs import Overrides, check_overrides, check_plugins, saved_config
 from core.errors import ConfigError, UserError, did_you_mean
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def export(
     names = [part.strip() for part in to.split(",") if part.strip()]
     if not names:
         raise UserError("--to names no exporter; `describe exporter` lists them, for example: --to glb,video")
-    saved_config(folder)
+    check_plugins(saved_config(folder).parent)
     from core.run import open_run
 
     run = open_run(folder)
@@ -96,6 +96,8 @@ def write_assets(run: Any, specs: list[ComponentSpec]) -> list[Path]:
     task = run.task()
     if not callable(getattr(task, "scene", None)):
         raise UserError(f"{run.folder}: the task '{run.job.stages[-1].task.name}' makes no object to export")
+    if run.assets.exists() and not run.assets.is_dir():
+        raise UserError(f"{run.assets} is in the way: the assets go into a folder of that name")
     run.assets.mkdir(exist_ok=True)
     written: list[Path] = []
     with torch.no_grad():

@@ -5,6 +5,7 @@ A prompt is an argument of its own and reaches the job as it was typed; only ``k
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from core.discovery import get_registry
 from core.errors import ConfigError, UserError
 
 if TYPE_CHECKING:
@@ -115,7 +117,9 @@ def resume(
 ) -> None:
     """Continue a run from its last checkpoint, with the job it was started with and any changes."""
     check_overrides(overrides or [])
-    job = _load(str(saved_config(folder)), overrides, {})
+    config = saved_config(folder)
+    check_plugins(config.parent)
+    job = _load(str(config), overrides, {})
     _carry_out(job, quiet, dry_run=False, print_config=False, resume=folder)
 
 
@@ -132,6 +136,27 @@ def saved_config(folder: Path) -> Path:
     if folder.is_file():
         what = "is a file, not a run's folder"
     raise UserError(f"{folder} {what}")
+
+
+def check_plugins(folder: Path) -> None:
+    """Name the absent plugins of a run at once, rather than each of their components as unknown.
+
+    Raises:
+        UserError: a plugin that the run used is not loaded, with the reason where there is one.
+    """
+    try:
+        recorded = json.loads((folder / "plugins.json").read_text(encoding="utf-8"))
+        used = [str(p["name"]) for p in recorded if p["used"]]
+    except (OSError, ValueError, TypeError, KeyError):
+        return  # no record: what is missing will show
+    registry = get_registry()
+    found = {name: registry.plugin(name) for name in used}
+    gone = [name if p is None else f"{name} ({p.reason})" for name, p in found.items() if not p or p.status != "loaded"]
+    if gone:
+        raise UserError(
+            f"{folder} was made with plugins that are not loaded now: {', '.join(gone)}. Install them, or name their "
+            f"folder in MAQUETTE_PLUGIN_PATH"
+        )
 
 
 def check_overrides(words: Sequence[str], hint: str = "") -> None:
@@ -157,14 +182,14 @@ def _load(config: str, overrides: list[str] | None, extra: dict[str, Any]) -> Jo
 
 
 def _carry_out(job: Job, quiet: bool, dry_run: bool, print_config: bool, resume: Path | None) -> None:
-    from core.kernels.dispatch import check_environment
-
-    check_environment()
     if print_config:
         from core.config.dump import dump_yaml
 
         print(dump_yaml(job.resolved), end="")
         return
+    from core.kernels.dispatch import check_environment
+
+    check_environment()
     if dry_run:
         steps = ", ".join(f"{s.config.name} ({s.task.name}, {s.config.steps} steps)" for s in job.stages)
         print(f"{job.source}: nothing is wrong. Stages: {steps}.")

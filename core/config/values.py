@@ -152,6 +152,7 @@ class Checker:
         if origin in UNIONS:
             return self._union(args, slot, node, path)
         if node.broken and tp is not str and not is_path(tp):
+            self.lost |= {slot.kind} if slot else set()
             return self.fail(node.where, path, f"expected {expected(tp, slot)}; {node.broken}")
         if tp is ComponentSpec:
             return self.component(slot.kind if slot else "component", node, path)

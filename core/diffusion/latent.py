@@ -6,6 +6,7 @@ formats. The embedded prior and public weights load through this one class.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -19,23 +20,26 @@ from core.errors import UserError
 from core.types import Cameras, Condition
 
 PARTS = ("vae", "text_encoder", "tokenizer", "unet", "scheduler")
+_HUB_NAME = re.compile(r"\w[\w.-]*/[\w.-]+")
 
 
 def load_parts(source: str, unet: str = "unet") -> dict[str, Any]:
     """The five parts of a pipeline, in evaluation mode, from a local folder or, where the libraries reach it, a hub.
 
     Raises:
-        UserError: when a part is missing or cannot be read, naming it.
+        UserError: when a part is missing or cannot be read, naming it; or ``source`` is neither folder nor hub name.
     """
-    from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
-    from transformers import CLIPTextModel, CLIPTokenizer
-
     local = Path(source).expanduser()
     if local.exists():
         missing = [p for p in (*PARTS[:3], unet, PARTS[4]) if not (local / p).is_dir()]
         if missing:
             raise UserError(f"{source} is no diffusers pipeline folder: it lacks {', '.join(missing)}")
         source = str(local)
+    elif not _HUB_NAME.fullmatch(source):
+        raise UserError(f"there is no folder {source}, and it is no name on the hub either (owner/name)")
+    from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+    from transformers import CLIPTextModel, CLIPTokenizer
+
     loaders: dict[str, Any] = {
         "vae": AutoencoderKL,
         "text_encoder": CLIPTextModel,

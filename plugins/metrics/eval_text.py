@@ -64,7 +64,8 @@ def read_prompts(file: Path) -> dict[str, list[str]]:
     try:
         lists = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{file} cannot be read: {' '.join(str(error).split())}") from None
+        reason = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
+        raise UserError(f"{file} cannot be read: {reason}") from None
     if not isinstance(lists, dict) or not all(isinstance(texts, list) for texts in lists.values()):
         raise UserError(f"{file} must hold lists of prompts by name, such as seen: [a red mug]")
     return lists

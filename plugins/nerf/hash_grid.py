@@ -36,15 +36,15 @@ class HashGrid(Geometry):
         """Width of the network's hidden layer."""
         channels: int = Field(3, ge=1)
         """Features handed to the material."""
-        bias: float = 8.0
+        bias: float = 3.0
         """Height of the density blob at the start; 0 starts from thin fog."""
-        bias_radius: float = Field(0.5, gt=0)
+        bias_radius: float = Field(0.4, gt=0)
         """Radius at which the blob's bias crosses zero, in world units."""
         network_lr: float = Field(0.25, gt=0)
         """Learning rate of the network as a share of the stage's."""
         gain: float = Field(3.0, gt=0)
         """Multiplies the network's output before it becomes density; more lets shapes change faster."""
-        scale: float = Field(20.0, gt=0)
+        scale: float = Field(25.0, gt=0)
         """Density per unit of the network's output."""
         kernel: Literal["auto", "reference", "numba", "tinycudann"] = "auto"
         """Backend of the encoding."""

@@ -29,7 +29,7 @@ class Volume(Renderer):
         """Steps across the scene's cube, side to side."""
         grid: int = Field(48, ge=8)
         """Cells per side of the occupancy grid."""
-        threshold: float = Field(0.01, gt=0)
+        threshold: float = Field(0.05, gt=0)
         """Opacity of one step below which a cell counts as empty."""
         update_every: int = Field(8, ge=1)
         """Steps between looks at the occupancy."""

@@ -275,9 +275,9 @@ def test_normals_while_training_are_given_where_asked_for() -> None:
 
 
 def test_a_ball_s_normals_while_training_face_the_camera_where_they_count() -> None:
-    made = renderer(soft_ball(), samples=64, normals=True)
-    extras = made(views(12), Step(0, 1)).extras
-    weights, facing = extras["weights"], extras["facing"]
+    made = renderer(soft_ball(), normals=True)
+    extras = made(views(12, 0.2), Step(0, 1)).extras  # no ray near the outline, where both sides are seen
+    weights, facing = extras["weights"].detach(), extras["facing"].detach()
     assert float((weights * facing.clamp(min=0)).sum() / weights.sum()) < 1e-3
     assert float((weights * facing).sum() / weights.sum()) < -0.5
 
