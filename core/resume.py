@@ -77,7 +77,9 @@ def _check_config(run: Run) -> list[str]:
     changed = [(k, a, b) for k, a, b in differences(_by_stage(old), _by_stage(new)) if _area(k) not in _FREE]
     fatal = [f"'{k}' was {a!r}, is now {b!r}" for k, a, b in changed if _area(k) not in _TUNING]
     if fatal:
-        raise UserError(f"{run.folder} cannot go on with another configuration: {'; '.join(fatal[:5])}. Start a new run")
+        raise UserError(
+            f"{run.folder} cannot go on with another configuration: {'; '.join(fatal[:5])}. Start a new run"
+        )
     return [f"'{k}' was {a!r}, is now {b!r}: the result differs from that of one run" for k, a, b in changed]
 
 

@@ -100,7 +100,8 @@ class EmbeddedAutoencoder(Task):
     def finish(self, run: Any) -> None:
         """Set the latent scale to unit variance, as diffusers expects, and save ``vae/``."""
         model: Any = self.average.model
-        images = [self._images(self.data.take(torch.arange(k, k + 64).numpy())["rgb"]) for k in range(0, 1024, 64)]
+        first = torch.arange(min(1024, self.data.options.images)).split(64)
+        images = [self._images(self.data.take(index.numpy())["rgb"]) for index in first]
         latents = torch.cat([model.encode(x).latent_dist.mode() for x in images])
         model.register_to_config(scaling_factor=round(float(1 / latents.std()), 5))
         quality = sum(psnr(model.decode(model.encode(x).latent_dist.mode()).sample, x) for x in images) / len(images)

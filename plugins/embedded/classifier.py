@@ -67,7 +67,7 @@ class Classifier(nn.Module):
         """Indices of the category and the colour that a prompt names, None where it names none; longest noun first."""
         words = f" {' '.join(_WORDS.findall(prompt.lower()))} "
         found = [(len(n), k) for k, ns in enumerate(self.nouns.values()) for n in ns if f" {n} " in words]
-        colors = [k for k, c in enumerate(self.colors) if f" {c} " in words]
+        colors = [k for k, c in enumerate(self.colors) if c != "natural" and f" {c} " in words]
         return (max(found)[1] if found else None), (colors[0] if colors else None)
 
     @classmethod

@@ -41,8 +41,8 @@ class EmbeddedClip(Task):
         """Captioned pictures."""
         family: str = "built-in"
         """Folder of the family that is filled, or `built-in`."""
-        width: int = Field(128, ge=16)
-        """Width of both towers."""
+        width: int = Field(128, ge=32, multiple_of=32)
+        """Width of both towers; 32 for each head."""
         layers: int = Field(4, ge=1)
         """Layers of each tower."""
         patch: int = Field(16, ge=1)

@@ -102,7 +102,12 @@ def test_a_geometry_says_what_it_cannot_do() -> None:
 
     nothing = Nothing(None, Context())
     at = torch.zeros(1, 3)
-    asked = [lambda: nothing.density(at), lambda: nothing.sdf(at), lambda: nothing.mesh(8), lambda: nothing.init_from(nothing)]
+    asked = [
+        lambda: nothing.density(at),
+        lambda: nothing.sdf(at),
+        lambda: nothing.mesh(8),
+        lambda: nothing.init_from(nothing),
+    ]
     for ask in asked:
         with pytest.raises(NotImplementedError, match="Nothing"):
             ask()

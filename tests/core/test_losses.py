@@ -20,7 +20,9 @@ STEP = Step(0, 1)
 CAMERAS = Cameras(torch.eye(4)[None], torch.ones(1), 2, 2)
 
 
-def seen(opacity: Tensor | None = None, rgb: Tensor | None = None, normal: Tensor | None = None, **extras: Tensor) -> Render:
+def seen(
+    opacity: Tensor | None = None, rgb: Tensor | None = None, normal: Tensor | None = None, **extras: Tensor
+) -> Render:
     opacity = torch.ones(1, 2, 2, 1) if opacity is None else opacity
     rgb = torch.zeros(*opacity.shape[:3], 3) if rgb is None else rgb
     return Render(rgb, opacity, CAMERAS, normal=normal, extras=extras)

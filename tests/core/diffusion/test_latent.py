@@ -163,7 +163,9 @@ def damage_config(folder: Path) -> None:
             strict=True, reason="transformers 5 makes a vocabulary of two words of an empty folder")),
     ],
 )  # fmt: skip
-def test_a_part_that_cannot_be_read_is_named_in_one_sentence(folder: Path, tmp_path: Path, part: str, spoil: Any) -> None:
+def test_a_part_that_cannot_be_read_is_named_in_one_sentence(
+    folder: Path, tmp_path: Path, part: str, spoil: Any
+) -> None:
     copy = Path(shutil.copytree(folder, tmp_path / "model"))
     spoil(copy / part)
     (copy / part).mkdir(exist_ok=True)

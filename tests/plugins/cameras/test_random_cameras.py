@@ -43,7 +43,7 @@ def test_each_sector_of_the_circle_has_one_view(batch: int) -> None:
         turned = views(index, batch=batch).azimuth.double() / (2 * math.pi)
         gaps = turned.sort().values.diff(append=turned.min().reshape(1) + 1)
         # One in each sector, in its first eight tenths: neighbours are 0.2 to 1.8 sectors apart.
-        assert 0.2 - 1e-4 <= float(gaps.min()) * batch and float(gaps.max()) * batch <= 1.8 + 1e-4
+        assert float(gaps.min()) * batch >= 0.2 - 1e-4 and float(gaps.max()) * batch <= 1.8 + 1e-4
 
 
 def test_every_azimuth_comes_up() -> None:

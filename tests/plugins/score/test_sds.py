@@ -214,7 +214,9 @@ def test_the_precision_of_the_latents_is_kept() -> None:
     assert score().gradient(prior, latents.float(), told, untold, Step(0, 1)).dtype == torch.float32
 
 
-@pytest.mark.parametrize("options", [{"low": -0.1}, {"high": 1.5}, {"rescale": 2.0}, {"clip": -1.0}, {"weighting": "none"}])
+@pytest.mark.parametrize(
+    "options", [{"low": -0.1}, {"high": 1.5}, {"rescale": 2.0}, {"clip": -1.0}, {"weighting": "none"}]
+)
 def test_options_out_of_range_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         SDS.Config(**options)
