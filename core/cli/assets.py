@@ -26,7 +26,7 @@ def export(
     overrides: Overrides = None,
     to: Annotated[str, typer.Option("--to", metavar="A,B", help="Exporters; `describe exporter` lists them.")] = "glb",
 ) -> None:
-    """Export a run's object: `export RUN --to glb,video texture=1024 video.seconds=4`."""
+    """Export a run's object: `export RUN --to glb,video texture=1024 video.frames=96`."""
     check_overrides(overrides or [])
     names = [part.strip() for part in to.split(",") if part.strip()]
     if not names:

@@ -39,6 +39,9 @@ def load_parts(source: str, unet: str = "unet") -> dict[str, Any]:
         raise UserError(f"there is no folder {source}, and it is no name on the hub either (owner/name)")
     from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
     from transformers import CLIPTextModel, CLIPTokenizer
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()  # it would break the status line
 
     loaders: dict[str, Any] = {
         "vae": AutoencoderKL,

@@ -1,8 +1,8 @@
-"""The folder of the embedded family: one diffusers pipeline folder that the fits fill part by part.
+"""The folder of the embedded family: the parts of a diffusers pipeline, filled fit by fit.
 
 ::
 
-    tokenizer/  text_encoder/  clip/  vae/  scheduler/  unet/  classifier/  model_index.json
+    tokenizer/  text_encoder/  clip/  vae/  scheduler/  unet/  classifier/
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ Müller et al. 2022 (Instant-NGP); the density bias that starts the optimisation
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
@@ -46,7 +47,7 @@ class HashGrid(Geometry):
         """Multiplies the network's output before it becomes density; more lets shapes change faster."""
         scale: float = Field(25.0, gt=0)
         """Density per unit of the network's output."""
-        kernel: Literal["auto", "reference", "numba", "tinycudann"] = "auto"
+        kernel: Literal["auto", "reference", "compiled", "numba", "tinycudann"] = "auto"
         """Backend of the encoding."""
 
     def __init__(self, options: Any, context: Context) -> None:
@@ -60,6 +61,9 @@ class HashGrid(Geometry):
         self.second = nn.Linear(o.hidden, 1 + o.channels)
         for layer in (self.first, self.second):
             _init_linear(layer, generator)
+
+    FIT_STEPS = 300
+    FIT_POINTS = 1 << 14
 
     def param_groups(self) -> list[dict[str, Any]]:
         network = [*self.first.parameters(), *self.second.parameters()]
@@ -83,6 +87,37 @@ class HashGrid(Geometry):
 
     def density(self, points: Tensor) -> Tensor:
         return self._density(self._raw(points).float(), points)
+
+    def init_from(self, other: Geometry, step: Callable[[int], None] | None = None) -> None:
+        """Take over another density field: a copy where the shapes are the same, else a fit at random points.
+
+        ``step`` is called with the index of each fitting step.
+        """
+        if isinstance(other, HashGrid) and other.spec == self.spec and _shapes(other) == _shapes(self):
+            self.load_state_dict(other.state_dict())
+            return
+        generator = self.context.generator("hash-grid-init")
+        optimizer = torch.optim.Adam(self.parameters(), lr=0.01)
+        for index in range(self.FIT_STEPS):
+            points = (torch.rand(self.FIT_POINTS, 3, generator=generator) * 2 - 1) * self.context.bound
+            points = points.to(self.table.device)
+            with torch.no_grad():
+                wanted = other.field(points)
+            with torch.enable_grad():
+                found = self.field(points)
+                # The logarithm: in a dense core a factor of two matters no more than in fog.
+                apart = (found["density"].log1p() - wanted["density"].log1p()).square().mean()
+                solid = (wanted["density"] > 1).float()[:, None]
+                apart = apart + (solid * (found["features"] - wanted["features"]).square()).mean()
+                optimizer.zero_grad()
+                apart.backward()
+            optimizer.step()
+            if step is not None:
+                step(index)
+
+
+def _shapes(module: nn.Module) -> list[torch.Size]:
+    return [value.shape for value in module.state_dict().values()]
 
 
 def _init_linear(layer: nn.Linear, generator: torch.Generator) -> None:

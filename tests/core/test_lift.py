@@ -26,6 +26,7 @@ from core.job import run_job
 from core.lift import Lift, export_scene, slug
 from core.run import Run, open_run
 from core.stages import build_task
+from core.testing import check_component
 
 from tiny_pipeline import PICTURE, write_pipeline  # isort: skip
 
@@ -79,6 +80,12 @@ def fresh(job: Job) -> Lift:
     task = build_task(job, get_registry(), 0, torch.device("cpu"))
     assert isinstance(task, Lift)
     return task
+
+
+def test_it_keeps_its_contract(family: Path) -> None:
+    own = ("prompt", "geometry", "material", "background", "renderer", "data", "prompts", "guidance")
+    options = {name: make_job(family).resolved[name] for name in own}
+    assert len(check_component("task", "lift", options=options)) >= 8
 
 
 def test_a_lift_changes_the_scene_and_nothing_of_the_prior(family: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import torch
 from core.contracts import Context
 from core.diffusion.latent import PARTS, LatentPrior, load_parts
 from core.errors import UserError
+from core.testing import check_component
 from core.types import Condition
 
 from tiny_pipeline import LATENT, PICTURE, write_pipeline  # isort: skip
@@ -106,6 +107,10 @@ def test_everything_of_it_is_frozen(prior: LatentPrior) -> None:
     assert not any(p.requires_grad for p in prior.parameters())
     assert prior.param_groups()[0]["params"] == []
     assert not any(m.training for m in (prior.vae, prior.unet, prior.text_encoder))
+
+
+def test_a_registered_prior_of_this_format_keeps_its_contract(folder: Path) -> None:
+    assert len(check_component("prior", "stable-diffusion", options={"model": str(folder)})) >= 12
 
 
 def test_a_text_is_embedded_once(prior: LatentPrior) -> None:

@@ -111,10 +111,15 @@ def test_the_command_keeps_its_contract() -> None:
     assert check_component("command", "eval-embedded")
 
 
-def test_the_classifier_s_fit_keeps_its_contract(cache: Path, tmp_path: Path) -> None:
-    data = {"type": "procedural", "images": 64, "batch": 4}
-    options = {"data": data, "family": str(tmp_path), "width": 8}
-    assert len(check_component("task", "embedded-classifier", options=options)) >= 8
+@pytest.mark.parametrize("task", LOSSES)
+def test_every_fit_keeps_its_contract(family: Path, tmp_path: Path, task: str) -> None:
+    options: dict[str, Any] = {
+        "embedded-autoencoder": {"channels": [8, 8, 16]}, "embedded-clip": {"width": 32, "layers": 1},
+        "embedded-classifier": {"width": 8}, "embedded-unet": {"channels": [16, 16, 16]},
+    }[task]  # fmt: skip
+    options["data"] = {"type": "procedural", "images": 64, "batch": 4}
+    options["family"] = str(family if task == "embedded-unet" else tmp_path)  # the UNet's fit reads its family
+    assert len(check_component("task", task, options=options)) >= 8
 
 
 def test_the_prior_is_told_the_viewpoint_or_not(family: Path, prior: Embedded) -> None:
