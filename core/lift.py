@@ -195,8 +195,6 @@ def slug(text: str) -> str:
 
 def export_scene(scene: Scene, exporters: list[ComponentSpec], context: Context, run: Any) -> list[Path]:
     """Run exporters one by one into the run's assets; one that fails is reported and does not stop the others."""
-    from core.errors import UserError
-
     written: list[Path] = []
     build: Any = context.build
     for spec in exporters:
@@ -204,6 +202,7 @@ def export_scene(scene: Scene, exporters: list[ComponentSpec], context: Context,
             for path in build(spec).export(scene, run.assets):
                 written.append(path)
                 run.emit("on_export", path=path, kind=spec.name)
-        except (UserError, OSError) as error:
+        except Exception as error:  # a plugin's code: what breaks in one exporter must not lose the others' work
+            log.debug("exporter %s", spec.name, exc_info=True)
             log.warning("%s could not be exported: %s", spec.name, error)
     return written

@@ -147,11 +147,13 @@ class Condition:
 
     @classmethod
     def cat(cls, parts: list[Condition]) -> Condition:
-        """Stack conditions along the batch; all must hold the same fields."""
+        """Stack conditions along the batch; all must hold the same fields (else TypeError)."""
 
         def joined(name: str) -> Tensor | None:
             values = [getattr(p, name) for p in parts]
-            return None if values[0] is None else torch.cat(values)
+            if all(v is None for v in values):
+                return None
+            return torch.cat(values)  # a field that only some have is a mistake in the caller: TypeError
 
         return cls(
             text=joined("text"),

@@ -34,6 +34,8 @@ def load_parts(source: str, unet: str = "unet") -> dict[str, Any]:
         missing = [p for p in (*PARTS[:3], unet, PARTS[4]) if not (local / p).is_dir()]
         if missing:
             raise UserError(f"{source} is no diffusers pipeline folder: it lacks {', '.join(missing)}")
+        if not any((local / "tokenizer" / name).is_file() for name in ("vocab.json", "tokenizer.json")):
+            raise UserError(f"{source}: tokenizer holds neither vocab.json nor tokenizer.json")
         source = str(local)
     elif not _HUB_NAME.fullmatch(source):
         raise UserError(f"there is no folder {source}, and it is no name on the hub either (owner/name)")

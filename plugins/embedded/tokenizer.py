@@ -22,6 +22,9 @@ def train_tokenizer(texts: Iterable[str], folder: Path, vocab_size: int = 2000) 
     from transformers import CLIPTokenizer
 
     corpus = sorted(set(texts))
+    words = sorted({w for text in corpus for w in _WORD.findall(text.lower())})
+    if _has_words(folder, words):  # weights refer to its ids: a resumed or rebuilt fit must find the same ones
+        return CLIPTokenizer.from_pretrained(folder)
     bpe = Tokenizer(models.BPE(unk_token="<|endoftext|>", end_of_word_suffix="</w>"))
     bpe.normalizer = normalizers.Lowercase()
     bpe.pre_tokenizer = pre_tokenizers.Sequence(
@@ -40,14 +43,28 @@ def train_tokenizer(texts: Iterable[str], folder: Path, vocab_size: int = 2000) 
     bpe.train_from_iterator(corpus, trainer)
     model = json.loads(bpe.to_str())["model"]
     merges: Any = [tuple(m) if isinstance(m, list) else tuple(m.split(" ")) for m in model["merges"]]
-    tokenizer = CLIPTokenizer(vocab=model["vocab"], merges=merges, model_max_length=MAX_LENGTH)
+    vocab = _number(sorted(pre_tokenizers.ByteLevel.alphabet()), merges)
+    tokenizer = CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=MAX_LENGTH)
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save_pretrained(folder)
-    (folder / "vocab.json").write_text(json.dumps(model["vocab"], ensure_ascii=False))
+    (folder / "vocab.json").write_text(json.dumps(vocab, ensure_ascii=False))
     (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(" ".join(m) for m in merges) + "\n")
-    words = sorted({w for text in corpus for w in _WORD.findall(text.lower())})
     (folder / "words.json").write_text(json.dumps(words))
     return tokenizer
+
+
+def _has_words(folder: Path, words: list[str]) -> bool:
+    path = folder / "words.json"
+    return path.is_file() and (folder / "vocab.json").is_file() and json.loads(path.read_text()) == words
+
+
+def _number(letters: list[str], merges: list[tuple[str, str]]) -> dict[str, int]:
+    """Ids as in CLIP's own file: letters, letters that end a word, then merges in order; the same at every training.
+
+    Every letter is there in both forms, so no word is without tokens.
+    """
+    tokens = ["<|startoftext|>", "<|endoftext|>", *letters, *(f"{c}</w>" for c in letters)]
+    return {token: k for k, token in enumerate(dict.fromkeys([*tokens, *("".join(m) for m in merges)]))}
 
 
 def unknown_words(text: str, known: Iterable[str]) -> list[str]:

@@ -143,15 +143,16 @@ class Volume(Renderer):
     def _visible(self, samples: RaySamples, origins: Tensor, directions: Tensor) -> RaySamples:
         """Drop samples that the occupancy grid's own densities already hide: a solid's inside costs nothing then.
 
-        The grid remembers maxima, so its depth is halved, and only what keeps less than e^-``hidden`` of the light
-        goes.
+        A cell counts with the least density of its neighbourhood, for a cell that the surface cuts is no wall to what
+        lies in front of the cut; only what keeps less than e^-``hidden`` of the light goes.
         """
         if not self.options.hidden or not len(samples.t_starts):
             return samples
         grid = self.grid
         cells = (samples.positions(origins, directions) - grid.aabb[0]) / (grid.aabb[1] - grid.aabb[0])
         x, y, z = (cells * grid.resolution).long().clamp(0, grid.resolution - 1).unbind(-1)
-        depth = 0.5 * grid.density[x, y, z].double() * (samples.t_ends - samples.t_starts)
+        least = -F.max_pool3d(-grid.density[None], 3, stride=1, padding=1)[0]
+        depth = least[x, y, z].double() * (samples.t_ends - samples.t_starts)
         total = F.pad(depth.cumsum(0), (1, 0))
         keep = total[:-1] - total[samples.offsets[samples.ray_ids]] < self.options.hidden
         kept = F.pad(keep.long().cumsum(0), (1, 0))
@@ -172,6 +173,8 @@ class Volume(Renderer):
         with torch.enable_grad():
             points = points.detach().requires_grad_()
             found = geometry.field(points)
+            if not found["density"].requires_grad:  # a geometry may look values up without a gradient in the points
+                return found["density"], found["features"], self._slope(points.detach())
             (gradient,) = torch.autograd.grad(found["density"].sum(), points, create_graph=training)
         normal = -F.normalize(gradient, dim=-1, eps=1e-8)
         if training:

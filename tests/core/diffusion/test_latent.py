@@ -164,8 +164,7 @@ def damage_config(folder: Path) -> None:
     [
         ("unet", shutil.rmtree), ("unet", damage_weights), ("vae", damage_config), ("text_encoder", damage_config),
         ("scheduler", shutil.rmtree),
-        pytest.param("tokenizer", shutil.rmtree, marks=pytest.mark.xfail(
-            strict=True, reason="transformers 5 makes a vocabulary of two words of an empty folder")),
+        ("tokenizer", shutil.rmtree),
     ],
 )  # fmt: skip
 def test_a_part_that_cannot_be_read_is_named_in_one_sentence(
@@ -174,7 +173,7 @@ def test_a_part_that_cannot_be_read_is_named_in_one_sentence(
     copy = Path(shutil.copytree(folder, tmp_path / "model"))
     spoil(copy / part)
     (copy / part).mkdir(exist_ok=True)
-    with pytest.raises(UserError, match=f"cannot load {part} of ") as caught:
+    with pytest.raises(UserError, match=f"cannot load {part} of |{part} holds neither") as caught:
         load_parts(str(copy))
     assert "\n" not in str(caught.value)
 
