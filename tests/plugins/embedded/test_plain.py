@@ -32,7 +32,7 @@ def test_folding_changes_nothing_but_the_input() -> None:
 
 
 def test_the_family_opens_as_a_stable_diffusion_pipeline(tmp_path) -> None:
-    pipeline = StableDiffusionPipeline.from_pretrained(save_pipeline(tmp_path / "plain"), safety_checker=None)
+    pipeline = StableDiffusionPipeline.from_pretrained(save_pipeline(tmp_path / "plain"), torch_dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     picture = pipeline("a red mug", num_inference_steps=2, output_type="np", height=64, width=64).images
     assert picture.shape == (1, 64, 64, 3)

@@ -130,3 +130,22 @@ def test_the_network_learns_more_slowly_than_the_table() -> None:
 
 def test_a_finest_level_below_the_coarsest_is_raised_to_it() -> None:
     assert build(base_resolution=16, finest=8).spec.resolutions == (16,) * 4
+
+
+def test_it_copies_its_like() -> None:
+    one, two = build(seed=1), build(seed=2)
+    two.init_from(one)
+    assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), two.state_dict().values(), strict=True))
+
+
+def test_it_fits_another_density_field(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From another shape of grid: the blob is found again to a tenth of its height, from a start that is far off."""
+    monkeypatch.setattr(HashGrid, "FIT_STEPS", 120)
+    monkeypatch.setattr(HashGrid, "FIT_POINTS", 2048)
+    source, target = build(bias=4.0, bias_radius=0.6), build(levels=5, bias=0.5, bias_radius=0.3)
+    points, steps = cube(), []
+    before = (target.density(points) - source.density(points)).abs().mean()
+    target.init_from(source, steps.append)
+    after = (target.density(points) - source.density(points)).abs().mean()
+    assert steps == list(range(120))
+    assert float(after) < 0.35 * float(before)
