@@ -71,6 +71,9 @@ class ClipPrecision(Metric):
     def __init__(self, options: Any, context: Context) -> None:
         super().__init__(options, context)
         from transformers import CLIPModel, CLIPTokenizer
+        from transformers.utils.logging import disable_progress_bar
+
+        disable_progress_bar()
 
         self.model = CLIPModel.from_pretrained(part(options.family, "clip", "embedded-clip")).float().eval()
         self.tokenizer = CLIPTokenizer.from_pretrained(part(options.family, "tokenizer", "embedded-clip"))

@@ -79,6 +79,8 @@ def measure(text: str, config: str, output: Path, options: list[str], metrics: l
     job = load_job(config, overrides, registry, {"prompt": text})
     folder = output / "".join(c if c.isalnum() else "-" for c in text)
     run = run_job(job, registry, folder=_fresh(folder), quiet=True)
+    if run.state == "stopped":  # by Ctrl-C: half a lift must not be measured, nor the next one begun
+        raise KeyboardInterrupt
     seconds = time.perf_counter() - start
     task: Any = run.task()
     cameras = task.turntable(torch.arange(8) * math.pi / 4, elevation=math.radians(15), size=128)
