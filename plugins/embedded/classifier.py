@@ -1,6 +1,6 @@
 """The judge: a small convolutional network that names category, colour and side of a picture.
 
-Independent of the priors: other objects (another seed of the pool), no text, no latents, trained on degraded pictures
+Apart from the priors: pictures of its own (another seed of the pool), no text, no latents, trained on degraded ones
 so that it also reads the soft renders of an optimised object.
 """
 

@@ -1,6 +1,6 @@
 """``launch.py eval text``: lift a fixed list of prompts, look at each from eight sides, and count.
 
-Category and colour are judged by a classifier that shares nothing with the priors; R-precision by the family's CLIP;
+Category and colour are judged by a classifier trained apart from the priors; R-precision by the family's CLIP;
 Janus is a front seen from behind. Seconds are wall-clock of the whole job without exports, on the machine named.
 """
 
