@@ -11,7 +11,7 @@ _PARTS = {
     "vae": "AutoencoderKL: 64x64 pictures to 16x16 latents of 8 channels",
     "clip": "CLIP: text and vision towers; the text tower is also `text_encoder/`",
     "unet": "UNet2DConditionModel: v-prediction under text and, optionally, the camera",
-    "classifier": "The judge of evaluations: category, colour and view; trained on a pool of its own, from the same range of objects",
+    "classifier": "The judge of evaluations: category, colour and view; trained on a pool of its own",
 }
 _HEAD = """---
 license: apache-2.0
