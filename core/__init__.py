@@ -36,10 +36,13 @@ _HOMES: dict[str, str] = {
     "Cameras": "core.types",
     "Condition": "core.types",
     "Mesh": "core.types",
+    "Points": "core.types",
+    "Splats": "core.types",
     "Render": "core.types",
     "Background": "core.contracts",
     "Component": "core.contracts",
     "Context": "core.contracts",
+    "Converter": "core.contracts",
     "DataSource": "core.contracts",
     "Exporter": "core.contracts",
     "Generator": "core.contracts",
@@ -68,6 +71,7 @@ if TYPE_CHECKING:
         Background,
         Component,
         Context,
+        Converter,
         DataSource,
         Exporter,
         Generator,
@@ -91,7 +95,7 @@ if TYPE_CHECKING:
     from core.run import Run
     from core.signals import SIGNALS
     from core.testing import check_component
-    from core.types import Cameras, Condition, Mesh, Render
+    from core.types import Cameras, Condition, Mesh, Points, Render, Splats
 
 
 def __getattr__(name: str) -> Any:

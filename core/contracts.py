@@ -17,10 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from core.config.base import ComponentSpec, Config
-from core.types import Cameras, Condition, Mesh, Render
+from core.types import Cameras, Condition, Mesh, Render, Splats
 
 if TYPE_CHECKING:
     from core.diffusion.process import DiffusionProcess
+    from core.optim import ScheduledOptimizer
 
 
 @dataclass
@@ -110,6 +111,10 @@ class Module(nn.Module, Component, ABC):
     def update(self, step: Step) -> None:
         """Called once before each step (grids, annealed levels); deterministic given the step's streams."""
 
+    def adapt(self, step: Step, optimizer: ScheduledOptimizer) -> None:
+        """Called once after each update: a set that grows or shrinks (splats) replaces its parameters here, through
+        ``optimizer.resize``, so that the moments of the rows that stay are kept."""
+
 
 class Task(Module):
     """What the loop optimises: lifting a prompt, fitting a prior or a generative system."""
@@ -141,13 +146,30 @@ class Geometry(Module):
         """[N] signed distance, negative inside."""
         raise NotImplementedError(f"{type(self).__name__} has no signed distance")
 
+    def features(self, points: Tensor, uv: Tensor | None = None) -> Tensor:
+        """[N, C] what the material turns into colour, at surface points [N, 3]; ``uv`` [N, 2] where the surface has
+        texture coordinates."""
+        return self.field(points)["features"]
+
+    def surface(self) -> Mesh:
+        """What gives ``mesh``: the surface as it is now, differentiable in the parameters; for mesh renderers."""
+        raise NotImplementedError(f"{type(self).__name__} has no explicit surface")
+
+    def splats(self) -> Splats:
+        """What gives ``gaussians``: the set as it is now, differentiable in the parameters; for splat renderers."""
+        raise NotImplementedError(f"{type(self).__name__} is no set of Gaussians")
+
     def mesh(self, resolution: int) -> Mesh:
-        """The surface; may be empty. Vertices in world units."""
+        """The surface for export; may be empty. Vertices in world units."""
         raise NotImplementedError(f"{type(self).__name__} cannot be turned into a mesh")
 
     def init_from(self, other: Geometry, step: Callable[[int], None] | None = None) -> None:
         """Take over another representation of the same scene (from an earlier stage)."""
         raise NotImplementedError(f"{type(self).__name__} cannot start from {type(other).__name__}")
+
+    def start_from(self, scene: Scene) -> None:
+        """Take over an earlier stage's whole scene; override where its material or renderer matters (colours)."""
+        self.init_from(scene.geometry)
 
 
 class Material(Module):
@@ -281,6 +303,22 @@ class Exporter(Component, ABC):
     @abstractmethod
     def export(self, scene: Scene, folder: Path) -> Iterator[Path]:
         """Write into ``folder``; yield each file written."""
+
+
+class Converter(Component, ABC):
+    """Turns one representation into another; what it reads and writes are its ``needs`` and ``gives``."""
+
+    def __init__(self, options: Any, context: Context) -> None:
+        self.options = options
+        self.context = context
+
+    @abstractmethod
+    def convert(self, scene: Scene) -> Any:
+        """A :class:`~core.types.Mesh`, :class:`~core.types.Splats`, or points, by what it gives.
+
+        Raises:
+            UserError: the scene is empty, or has nothing that this converter could read.
+        """
 
 
 class Metric(Component, ABC):

@@ -15,6 +15,7 @@ from core.errors import NonFiniteLoss, UserError
 from core.interrupt import StopRequests
 from core.listeners import Events, own_listeners, truncate_metrics
 from core.loop import Loop, StepReport
+from core.precision import fast_bfloat16
 from core.resume import check_resume, find_checkpoint
 from core.run import Run, new_folder, read_status, write_description
 from core.stages import build_chain, build_task, component_builder
@@ -86,8 +87,11 @@ def make_fabric(config: JobConfig) -> Fabric:
     from lightning_fabric import Fabric
 
     _check_device(config)
+    precision: Any = config.precision
+    if precision == "auto":
+        precision = "bf16-mixed" if fast_bfloat16(_device_type(config)) else "32-true"
     try:
-        return Fabric(accelerator=config.device, devices=config.devices, precision=config.precision)
+        return Fabric(accelerator=config.device, devices=config.devices, precision=precision)
     except (RuntimeError, ValueError) as error:
         asked = f"device: {config.device}, devices: {config.devices}, precision: {config.precision}"
         raise UserError(f"{asked} is not possible here: {str(error).splitlines()[0]}") from None
@@ -95,6 +99,13 @@ def make_fabric(config: JobConfig) -> Fabric:
         if type(error).__name__ != "MisconfigurationException":
             raise
         raise UserError(f"device: {config.device} is not available here: {error}") from None
+
+
+def _device_type(config: JobConfig) -> str:
+    """The torch device type that Fabric will take."""
+    if config.device != "auto":
+        return config.device
+    return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
 
 
 def _check_device(config: JobConfig) -> None:

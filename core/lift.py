@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
 from pydantic import Field, field_validator
@@ -20,6 +20,9 @@ from core.config.base import Config as BaseConfig
 from core.config.schedule import Schedule
 from core.contracts import Away, Context, Module, Prior, PromptProcessor, Scene, Score, Step, Task
 from core.types import Cameras, Render
+
+if TYPE_CHECKING:
+    from core.optim import ScheduledOptimizer
 
 log = logging.getLogger("maquette")
 
@@ -112,7 +115,7 @@ class Lift(Task):
             context.parts[kind] = part
         previous = context.parts.get("previous")
         if isinstance(previous, Lift) and previous.geometry is not None:
-            self.geometry.init_from(previous.geometry)
+            self.geometry.start_from(previous.scene())
         self.data = build(options.data)
         self.prompts: PromptProcessor = build(options.prompts)
         self.losses = {name: self._loss(name) for name in options.losses}
@@ -143,6 +146,10 @@ class Lift(Task):
     def update(self, step: Step) -> None:
         for part in self._modules_of():
             part.update(step)
+
+    def adapt(self, step: Step, optimizer: ScheduledOptimizer) -> None:
+        for part in self._modules_of():
+            part.adapt(step, optimizer)
 
     def training_step(self, step: Step) -> dict[str, Tensor]:
         cameras = self.data.batch(step)["cameras"].to(self.context.device)

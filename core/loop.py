@@ -124,6 +124,8 @@ class Loop:
             for name, number in step.metrics.items():
                 metrics[name].append(float(number))
         report = self._update(index, losses)
+        seed_global(head.stream("torch.adapt"), self.fabric.device)
+        self.task.adapt(head, self.scheduled)
         report.rate = rate
         report.metrics = {name: sum(values) / len(values) for name, values in metrics.items()}
         return report

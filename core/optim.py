@@ -54,6 +54,26 @@ class ScheduledOptimizer:
         for group, own in zip(self.raw.param_groups, options, strict=True):
             group.update(own)
 
+    def resize(self, old: torch.nn.Parameter, value: torch.Tensor, rows: torch.Tensor) -> torch.nn.Parameter:
+        """Put a parameter with other rows in the place of ``old``; the caller assigns it to its module.
+
+        Args:
+            value: [M, ...] what the new parameter holds.
+            rows: [M] int64, the row of ``old`` whose moments each new row keeps; -1 starts from none.
+
+        Raises:
+            KeyError: ``old`` is not optimised here.
+        """
+        new = torch.nn.Parameter(value.detach().clone(), requires_grad=old.requires_grad)
+        for group in self.raw.param_groups:
+            for place, parameter in enumerate(group["params"]):
+                if parameter is old:
+                    group["params"][place] = new
+                    state = self.raw.state.pop(old, {})
+                    self.raw.state[new] = {k: _rows(v, old, rows) for k, v in state.items()}
+                    return new
+        raise KeyError("no group of the optimiser holds this parameter")
+
     @property
     def parameters(self) -> list[torch.nn.Parameter]:
         """Every optimised parameter, in the order of the groups."""
@@ -66,3 +86,12 @@ class ScheduledOptimizer:
         for group, scale in zip(self.raw.param_groups, self._scales, strict=True):
             group["lr"] = rate * scale
         return rate
+
+
+def _rows(moment: Any, old: torch.nn.Parameter, rows: torch.Tensor) -> Any:
+    """A moment of the shape of ``old`` with other rows; anything else (the step count) as it is."""
+    if not isinstance(moment, torch.Tensor) or moment.shape != old.shape:
+        return moment
+    kept = moment[rows.clamp(min=0)]
+    kept[rows < 0] = 0
+    return kept

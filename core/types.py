@@ -25,12 +25,15 @@ class Cameras:
         c2w: [B, 4, 4] camera-to-world, OpenGL axes.
         fov_y: [B] vertical field of view, radians in (0, pi).
         height, width: size in pixels.
+        principal: [B, 2] where the viewing axis meets the picture, in pixels from its upper left corner (x, y); None is
+            the picture's centre.
     """
 
     c2w: Tensor  # [B, 4, 4]
     fov_y: Tensor  # [B]
     height: int
     width: int
+    principal: Tensor | None = None  # [B, 2]
 
     @classmethod
     def orbit(
@@ -61,14 +64,19 @@ class Cameras:
         return int(self.c2w.shape[0])
 
     def __getitem__(self, index: slice | Tensor) -> Cameras:
-        return replace(self, c2w=self.c2w[index], fov_y=self.fov_y[index])
+        principal = None if self.principal is None else self.principal[index]
+        return replace(self, c2w=self.c2w[index], fov_y=self.fov_y[index], principal=principal)
 
     def to(self, device: torch.device | str) -> Cameras:
-        return replace(self, c2w=self.c2w.to(device), fov_y=self.fov_y.to(device))
+        principal = None if self.principal is None else self.principal.to(device)
+        return replace(self, c2w=self.c2w.to(device), fov_y=self.fov_y.to(device), principal=principal)
 
     def resized(self, height: int, width: int) -> Cameras:
         """The same views at another resolution."""
-        return replace(self, height=height, width=width)
+        principal = self.principal
+        if principal is not None:
+            principal = principal * principal.new_tensor([width / self.width, height / self.height])
+        return replace(self, height=height, width=width, principal=principal)
 
     @property
     def position(self) -> Tensor:
@@ -91,14 +99,46 @@ class Cameras:
         """[B] radians in [-pi/2, pi/2], of the viewing direction."""
         return torch.asin(self.c2w[:, 2, 2].clamp(-1, 1))
 
+    @property
+    def world_to_camera(self) -> Tensor:
+        """[B, 4, 4] rigid inverse of ``c2w``, OpenGL axes: what is seen has negative z."""
+        rotation = self.c2w[:, :3, :3].transpose(1, 2)
+        out = torch.zeros_like(self.c2w)
+        out[:, :3, :3] = rotation
+        out[:, :3, 3] = -(rotation @ self.c2w[:, :3, 3:])[..., 0]
+        out[:, 3, 3] = 1.0
+        return out
+
+    @property
+    def focal(self) -> Tensor:
+        """[B] focal length in pixels; pixels are square."""
+        return 0.5 * self.height / torch.tan(self.fov_y / 2)
+
+    @property
+    def center(self) -> Tensor:
+        """[B, 2] the principal point in pixels from the upper left corner (x, y), whether given or not."""
+        if self.principal is not None:
+            return self.principal
+        return self.c2w.new_tensor([self.width / 2, self.height / 2]).expand(len(self), 2)
+
+    def project(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """World points [N, 3] to pixels [B, N, 2] (x, y from the upper left corner; pixel centres lie at k + 0.5) and
+        depths [B, N] along the viewing axis. Points at or behind the camera have depth <= 0 and no meaningful pixel."""
+        w2c = self.world_to_camera
+        local = points @ w2c[:, :3, :3].transpose(1, 2) + w2c[:, None, :3, 3]
+        depth = -local[..., 2]
+        scale = self.focal[:, None, None] / torch.where(depth.abs() < 1e-9, 1e-9, depth)[..., None]
+        flipped = local[..., :2] * local.new_tensor([1.0, -1.0])
+        return flipped * scale + self.center[:, None], depth
+
     def rays(self) -> tuple[Tensor, Tensor]:
         """Ray origins and unit directions through pixel centres, both [B, H, W, 3]."""
         device, dtype = self.c2w.device, self.c2w.dtype
-        ys = 1 - 2 * (torch.arange(self.height, device=device, dtype=dtype) + 0.5) / self.height
-        xs = 2 * (torch.arange(self.width, device=device, dtype=dtype) + 0.5) / self.width - 1
-        tan = torch.tan(self.fov_y / 2)[:, None, None]
-        y = (ys[None, :, None] * tan).expand(-1, -1, self.width)
-        x = (xs[None, None, :] * tan * (self.width / self.height)).expand(-1, self.height, -1)
+        xs = torch.arange(self.width, device=device, dtype=dtype) + 0.5
+        ys = torch.arange(self.height, device=device, dtype=dtype) + 0.5
+        focal, center = self.focal[:, None, None], self.center[:, :, None, None]
+        x = ((xs[None, None, :] - center[:, 0]) / focal).expand(-1, self.height, -1)
+        y = ((center[:, 1] - ys[None, :, None]) / focal).expand(-1, -1, self.width)
         local = torch.stack([x, y, -torch.ones_like(x)], -1)
         directions = torch.einsum("bij,bhwj->bhwi", self.c2w[:, :3, :3], local)
         directions = directions / directions.norm(dim=-1, keepdim=True)
@@ -186,3 +226,39 @@ class Mesh:
     def __repr__(self) -> str:
         shown = [f"{n}{list(v.shape)}" for n, v in vars(self).items() if v is not None]
         return f"Mesh({', '.join(shown)})"
+
+
+@dataclass
+class Splats:
+    """A set of anisotropic Gaussians (Kerbl et al. 2023), as a renderer or an exporter wants them: activated values.
+
+    Attributes:
+        means: [N, 3] centres in world units.
+        scales: [N, 3] standard deviations along the Gaussian's own axes, > 0, world units.
+        rotations: [N, 4] unit quaternions, (w, x, y, z), own axes to world.
+        opacities: [N] in [0, 1].
+        sh: [N, K, 3] spherical-harmonic coefficients of the colour, K = (degree + 1)^2; the colour seen along a unit
+            direction d is ``0.5 + sum_k sh_k Y_k(d)``, clamped below at 0.
+    """
+
+    means: Tensor
+    scales: Tensor
+    rotations: Tensor
+    opacities: Tensor
+    sh: Tensor
+
+    def __len__(self) -> int:
+        return int(self.means.shape[0])
+
+
+@dataclass
+class Points:
+    """A set of surface points.
+
+    Attributes:
+        positions: [N, 3] world units.  normals: [N, 3] unit, or None.  colors: [N, 3] sRGB in [0, 1], or None.
+    """
+
+    positions: Tensor
+    normals: Tensor | None = None
+    colors: Tensor | None = None

@@ -76,8 +76,8 @@ class JobConfig(Config):
     """Where to compute; auto takes the fastest there is."""
     devices: int = Field(default=1, ge=1)
     """How many of them."""
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
-    """Arithmetic of the optimisation."""
+    precision: Literal["32-true", "bf16-mixed", "16-mixed", "auto"] = "32-true"
+    """Arithmetic of the optimisation; auto is bf16-mixed where the machine multiplies bfloat16 in hardware."""
     output: Path = Path("runs")
     """Folder that receives one folder per run."""
     keep: int = Field(default=2, ge=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -132,3 +133,22 @@ def test_conditions_are_stacked_field_by_field() -> None:
 def test_a_mesh_shows_what_it_holds_not_its_numbers() -> None:
     mesh = Mesh(torch.zeros(4, 3), torch.zeros(2, 3, dtype=torch.int64), uv=torch.zeros(4, 2))
     assert repr(mesh) == "Mesh(vertices[4, 3], faces[2, 3], uv[4, 2])"
+
+
+def test_rays_pass_through_the_pixels_that_project_gives() -> None:
+    cameras = Cameras.orbit(*torch.tensor([[0.3, 2.0], [0.2, -0.5], [3.0, 2.5], [0.7, 0.9]]).double(), 5, 8)
+    principal = torch.tensor([[3.0, 2.5], [5.5, 1.0]]).double()
+    for view in (cameras, replace(cameras, principal=principal), replace(cameras, principal=principal).resized(10, 16)):
+        origins, directions = view.rays()
+        for b in range(2):
+            xy, depth = view.project((origins + 2.3 * directions)[b].reshape(-1, 3))
+            ys, xs = torch.meshgrid(torch.arange(view.height), torch.arange(view.width), indexing="ij")
+            wanted = torch.stack([xs, ys], -1).view(-1, 2) + 0.5
+            assert torch.allclose(xy[b], wanted.double(), atol=1e-9)
+            assert (depth[b] > 0).all()
+
+
+def test_world_to_camera_is_the_inverse() -> None:
+    cameras = Cameras.orbit(*torch.rand(4, 3, generator=torch.Generator().manual_seed(1)).double() + 0.1, 4, 4)
+    eye = torch.eye(4, dtype=torch.float64).expand(3, 4, 4)
+    assert torch.allclose(cameras.world_to_camera @ cameras.c2w, eye, atol=1e-12)

@@ -46,7 +46,7 @@ def test_the_good_one_is_good(load: Callable[..., Job]) -> None:
         (8, "gradient_clip: 0", "gradient_clip: expected more than 0, found 0"),
         (8, "device: gpu", "device: expected one of auto, cpu, cuda, mps; found 'gpu'"),
         (8, "device: cudaa", "device: expected one of auto, cpu, cuda, mps; found 'cudaa'. Did you mean 'cuda'?"),
-        (8, "precision: 16", "precision: expected one of 32-true, bf16-mixed, 16-mixed; found 16"),
+        (8, "precision: 16", "precision: expected one of 32-true, bf16-mixed, 16-mixed, auto; found 16"),
         (8, "optimizer: 3", "optimizer: expected a block of options (type, lr, betas,"),
         (8, "optimizer: {tipe: sgd}", "optimizer.tipe: unknown key. Did you mean 'type'?"),
         (8, "optimizer: {betas: [0.9]}", "optimizer.betas: expected a list of 2 values (each a number), found 1"),
