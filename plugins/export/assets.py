@@ -14,10 +14,10 @@ from pydantic import Field
 
 from core.config.base import Config
 from core.contracts import Scene
+from core.meshing import cleanup, texture
+from core.meshing.surface import F32, Surface, extract
+from core.meshing.unwrap import Unwrapped, unwrap
 from core.types import Mesh
-from plugins.export import cleanup, texture
-from plugins.export.surface import F32, Surface, extract
-from plugins.export.unwrap import Unwrapped, unwrap
 
 log = logging.getLogger("maquette")
 T = TypeVar("T")

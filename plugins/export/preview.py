@@ -12,9 +12,9 @@ import trimesh
 from pydantic import Field
 
 from core.contracts import Exporter, Scene
+from core.meshing.raster import F32, bilinear, blend, rasterise
 from core.types import Cameras, Mesh, Render
 from plugins.export.assets import TexturedConfig, destination, skipped, textured_mesh, z_up
-from plugins.export.raster import F32, bilinear, blend, rasterise
 from plugins.export.sheet import contact_sheet
 from plugins.export.views import shrink
 

@@ -11,11 +11,11 @@ import torch
 
 from core.config.base import Config
 from core.contracts import Context, Geometry
+from core.meshing import cleanup
+from core.meshing.level import iso_level
+from core.meshing.surface import density_grid, extract, fill_cavities, sampler
 from core.types import Mesh
-from plugins.export import cleanup
 from plugins.export.assets import SurfaceConfig, TexturedConfig, dense_surface, textured_mesh
-from plugins.export.level import iso_level
-from plugins.export.surface import density_grid, extract, fill_cavities, sampler
 
 
 def ball(radius, center=(0.0, 0.0, 0.0)):

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
+from core.meshing import cleanup
+from core.meshing.raster import bilinear, blend, rasterise
+from core.meshing.texture import bake, fill, seek
+from core.meshing.unwrap import unwrap
 from core.types import Cameras, Mesh
-from plugins.export import cleanup
 from plugins.export.assets import TexturedConfig, dense_surface, textured_mesh
 from plugins.export.preview import around, render_mesh
-from plugins.export.raster import bilinear, blend, rasterise
-from plugins.export.texture import bake, fill, seek
-from plugins.export.unwrap import unwrap
 
 SMALL = TexturedConfig(resolution=64, texture=512, faces=4000)
 
@@ -130,7 +130,7 @@ def test_colours_come_from_inside_the_wall(field_scene):
     )
     surface = dense_surface(scene, SMALL)
     vertices, faces = cleanup.decimate(surface.vertices * 1.03, surface.faces, 2000)
-    from plugins.export.texture import density_of, painter
+    from core.meshing.texture import density_of, painter
 
     flat = unwrap(vertices, faces, 256, 4, 45.0)
     texture = bake(painter(scene, surface), density_of(scene, surface), surface, flat, 256)

@@ -8,7 +8,7 @@ import numpy as np
 import xatlas
 from numpy.typing import NDArray
 
-from plugins.export.cleanup import corner_normals
+from core.meshing.cleanup import corner_normals
 
 F32 = NDArray[np.float32]
 I64 = NDArray[np.int64]

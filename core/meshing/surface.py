@@ -13,8 +13,8 @@ from scipy import ndimage
 from skimage.measure import marching_cubes
 
 from core.contracts import Geometry
+from core.meshing.level import iso_level
 from core.types import Mesh
-from plugins.export.level import iso_level
 
 log = logging.getLogger("maquette")
 
@@ -206,7 +206,7 @@ def extract(geometry: Geometry, bound: float, resolution: int = 128, level: floa
 
     Args:
         bound: half the side of the scene's cube.  resolution: grid points along a side, >= 8.
-        level: density level in 1 / unit length; None chooses it (see :mod:`plugins.export.level`).
+        level: density level in 1 / unit length; None chooses it (see :mod:`core.meshing.level`).
 
     Returns:
         None where there is no surface; the log says why.

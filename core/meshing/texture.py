@@ -12,9 +12,9 @@ from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from core.contracts import Scene
-from plugins.export.raster import blend, rasterise
-from plugins.export.surface import Field, Surface, overrides, sampler
-from plugins.export.unwrap import Unwrapped
+from core.meshing.raster import blend, rasterise
+from core.meshing.surface import Field, Surface, overrides, sampler
+from core.meshing.unwrap import Unwrapped
 
 F32 = NDArray[np.float32]
 I32 = NDArray[np.int32]
