@@ -17,6 +17,9 @@ _LOSSES = [
     ("orientation", "visible surfaces face the camera", ["weights", "normal"]),
     ("distortion", "one thin surface along each ray, no fog", ["weights"]),
     ("smoothness", "neighbouring normals agree", ["normal"]),
+    ("emptiness", "thin fog costs most", ["weights"]),
+    ("eikonal", "a signed distance has slope 1", ["sdf-gradient"]),
+    ("total-variation", "neighbouring values of a grid agree", ["variation"]),
     ("saturation", "keeps colours from burning out", ["rgb"]),
 ]
 
@@ -26,5 +29,5 @@ def register(registry: Registrar) -> None:
     """Add the task ``lift``, the regularisers and the kernels' benchmark."""
     registry.add("task", "lift", "core.lift:Lift", "optimise a 3D scene against priors and losses")
     for name, doc, needs in _LOSSES:
-        registry.add("loss", name, f"core.losses:{name}", doc, needs=needs)
+        registry.add("loss", name, f"core.losses:{name.replace('-', '_')}", doc, needs=needs)
     registry.add("command", "bench-kernels", "core.cli.kernels:bench_kernels", "time of each kernel's backends here")

@@ -146,6 +146,21 @@ class Geometry(Module):
         """[N] signed distance, negative inside."""
         raise NotImplementedError(f"{type(self).__name__} has no signed distance")
 
+    def along(self, points: Tensor, directions: Tensor, lengths: Tensor) -> dict[str, Tensor]:
+        """As ``field``, for stretches of rays: the mean density of ``lengths`` [N] along ``directions`` [N, 3] (unit)
+        round ``points`` [N, 3]. Override where density depends on the ray (NeuS); volume renderers ask this."""
+        return self.field(points)
+
+    def normals(self, points: Tensor) -> Tensor | None:
+        """[N, 3] unit normals, outwards, where the representation knows them itself (a signed distance's slope); None
+        leaves them to whoever asks: minus the density's slope."""
+        return None
+
+    def extra(self, signal: str, render: Render, step: Step) -> Tensor:
+        """A signal of its ``gives`` that no renderer makes (``sdf-gradient``, ``variation``); a lift asks for it in the
+        steps in which a loss needs it."""
+        raise NotImplementedError(f"{type(self).__name__} does not give '{signal}'")
+
     def features(self, points: Tensor, uv: Tensor | None = None) -> Tensor:
         """[N, C] what the material turns into colour, at surface points [N, 3]; ``uv`` [N, 2] where the surface has
         texture coordinates."""
@@ -160,8 +175,17 @@ class Geometry(Module):
         raise NotImplementedError(f"{type(self).__name__} is no set of Gaussians")
 
     def mesh(self, resolution: int) -> Mesh:
-        """The surface for export; may be empty. Vertices in world units."""
-        raise NotImplementedError(f"{type(self).__name__} cannot be turned into a mesh")
+        """The surface for export; may be empty. Vertices in world units.
+
+        By default the zero set of ``sdf``, else a level of ``density`` at ``resolution`` points a side; override where
+        the representation has a mesh of its own.
+        """
+        from core.meshing.surface import extract  # built on these contracts
+
+        found = extract(self, self.context.bound, resolution)
+        if found is None:
+            return Mesh(torch.zeros(0, 3), torch.zeros(0, 3, dtype=torch.int64))
+        return Mesh(torch.from_numpy(found.vertices), torch.from_numpy(found.faces))
 
     def init_from(self, other: Geometry, step: Callable[[int], None] | None = None) -> None:
         """Take over another representation of the same scene (from an earlier stage)."""
@@ -177,6 +201,17 @@ class Material(Module):
 
     feature_channels: int = 3
     needs_normal: bool = False
+    latent: bool = False
+    """Whether features are a prior's latents, which a renderer adds up as they are (``Render.extras["latent"]``)."""
+
+    def behind(self, rgb: Tensor) -> Tensor:
+        """Where ``latent``: [..., C] latents of a background's sRGB [..., 3]."""
+        raise NotImplementedError(f"{type(self).__name__} renders no latents")
+
+    def picture(self, latent: Tensor) -> Tensor | None:
+        """Where ``latent``: [B, H, W, 3] sRGB in [0, 1] of rendered latents [B, H, W, C], for pictures that people see;
+        None keeps the colours that were rendered."""
+        return None
 
     @abstractmethod
     def forward(

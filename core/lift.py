@@ -19,6 +19,7 @@ from core.config.base import ComponentSpec, Slot
 from core.config.base import Config as BaseConfig
 from core.config.schedule import Schedule
 from core.contracts import Away, Context, Module, Prior, PromptProcessor, Scene, Score, Step, Task
+from core.signals import FIELD_SIGNALS
 from core.types import Cameras, Render
 
 if TYPE_CHECKING:
@@ -161,8 +162,15 @@ class Lift(Task):
         for name, function in self.losses.items():
             weight = self.options.losses[name].at(step.index, step.total)
             if weight:
+                self._supply(name, render, step)
                 losses[name] = weight * function(render, step)
         return losses
+
+    def _supply(self, loss: str, render: Render, step: Step) -> None:
+        """What a loss needs of the geometry itself, put beside what was rendered."""
+        for signal in self.context.parts["registry"].find("loss", loss).needs:
+            if signal in FIELD_SIGNALS and signal not in render.extras:
+                render.extras[signal] = self.geometry.extra(signal, render, step)
 
     @torch.no_grad()
     def preview(self, step: Step) -> dict[str, Any]:

@@ -57,3 +57,19 @@ def saturation(render: Render, step: Step) -> Tensor:
     """Squared excess of chroma over 0.9: keeps guidance from burning colours out."""
     rgb = render.rgb.float()
     return torch.relu(rgb.amax(-1) - rgb.amin(-1) - 0.9).square().mean()
+
+
+def emptiness(render: Render, step: Step) -> Tensor:
+    """Mean of log(1 + 10 w) over the samples (Wang et al. 2023, "Score Jacobian Chaining", section 5.2): fog that is
+    spread thin costs more than the same opacity in one place."""
+    return torch.log1p(10 * _of(render, "weights").float()).sum() / render.opacity.numel()
+
+
+def eikonal(render: Render, step: Step) -> Tensor:
+    """Mean of (|slope| - 1)^2 (Gropp et al. 2020, eq. 2): a signed distance grows by one per unit of length."""
+    return (_of(render, "sdf-gradient").float().norm(dim=-1) - 1).square().mean()
+
+
+def total_variation(render: Render, step: Step) -> Tensor:
+    """Mean squared difference of neighbouring values of a grid or of planes, as the geometry gives it."""
+    return _of(render, "variation").float()

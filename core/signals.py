@@ -24,6 +24,8 @@ SIGNALS: dict[str, str] = {
     "target": "pictures to be matched, one per camera, [B, H, W, 3] in [0, 1]",
     "density": "a field of volume density, per unit length",
     "sdf": "a signed distance field, negative inside",
+    "sdf-gradient": "slopes of a signed distance, [M, 3]: length 1 where it is a distance",
+    "variation": "how much neighbouring values of a grid differ, a scalar",
     "mesh": "a triangle mesh",
     "gaussians": "a set of anisotropic Gaussians",
     "features": "feature vectors at points, which a material turns into colour",
@@ -33,6 +35,9 @@ SIGNALS: dict[str, str] = {
     "video": "a picture sequence",
     "embedding": "vectors in which pictures and sentences can be compared",
 }
+
+FIELD_SIGNALS = ("sdf-gradient", "variation")
+"""What a loss gets from the geometry itself (``Geometry.extra``), whatever renders it."""
 
 
 def alternatives(need: str) -> tuple[str, ...]:

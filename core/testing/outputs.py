@@ -27,6 +27,8 @@ def check_loss(c: Checked) -> None:
     render.normal = torch.randn(2, 24, 24, 3, generator=noise).requires_grad_()
     for name in ("weights", "facing", "depth_variance"):
         render.extras[name] = torch.rand(2 * 24 * 24, generator=noise).requires_grad_()
+    render.extras["sdf-gradient"] = torch.randn(64, 3, generator=noise).requires_grad_()
+    render.extras["variation"] = torch.rand((), generator=noise).requires_grad_()
     loss = c.target(render, Step(3, 10))
     c.require(loss.shape == (), "the loss is a scalar", f"found {list(loss.shape)}")
     if c.require(loss.requires_grad and finite(loss), "the loss is finite and differentiable"):

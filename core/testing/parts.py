@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from core.contracts import Geometry, Module, Step
+from core.signals import FIELD_SIGNALS
 from core.testing import reference
 from core.testing.check import Checked
 from core.types import Mesh
@@ -79,6 +80,20 @@ def check_geometry(c: Checked) -> None:
         _check_sdf(c, geometry)
     if "mesh" in gives:
         check_mesh(c, geometry.mesh(32))
+    for signal in gives.intersection(FIELD_SIGNALS):
+        _check_extra(c, geometry, signal)
+
+
+def _check_extra(c: Checked, geometry: Geometry, signal: str) -> None:
+    """What losses ask of the geometry itself."""
+    with torch.no_grad():
+        seen = reference.scene().renderer(reference.cameras(24, 2))
+    one, again = (geometry.extra(signal, seen, Step(3, 10)) for _ in range(2))
+    shape = list(one.shape)
+    fits = shape == [] if signal == "variation" else len(shape) == 2 and shape[1] == 3
+    c.require(fits, f"{signal} has the shape that core/signals.py gives", f"found {shape}")
+    c.require(torch.equal(one, again), f"{signal} follows from the step's streams alone")
+    check_gradient(c, geometry, lambda: geometry.extra(signal, seen, Step(3, 10)).square(), signal)
 
 
 def _check_density(c: Checked, geometry: Geometry) -> None:

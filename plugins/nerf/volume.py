@@ -18,6 +18,7 @@ from core.contracts import Context, Renderer, Step
 from core.kernels.compositing import composite
 from core.kernels.marching import RaySamples
 from core.kernels.occupancy import OccupancyGrid
+from core.meshing.surface import overrides
 from core.types import Cameras, Render
 
 
@@ -78,17 +79,25 @@ class Volume(Renderer):
             parts = [self._picture(o, d) for o, d in chunks]
         shape = (len(cameras), cameras.height, cameras.width)
         seen = {k: torch.cat([p[k] for p in parts]) for k in parts[0]}
-        return self._assemble(seen, cameras, directions.view(*shape, 3), shape)
+        return self._assemble(seen, cameras, directions.view(*shape, 3), shape, step is not None)
 
-    def _assemble(self, seen: dict[str, Tensor], cameras: Cameras, directions: Tensor, shape: Any) -> Render:
+    def _assemble(
+        self, seen: dict[str, Tensor], cameras: Cameras, directions: Tensor, shape: Any, training: bool
+    ) -> Render:
         opacity = seen["opacity"].view(*shape, 1).clamp(max=1.0)  # a sum of weights rounds to 1 + 2e-7
         behind = self._part("background")(directions)
         forward = -cameras.c2w[:, None, None, :3, 2]
         cosine = (directions * forward).sum(-1, keepdim=True)
         depth = seen["depth"].view(*shape, 1) / opacity.clamp(min=1e-6) * cosine
         extras: dict[str, Tensor] = {k: seen[k] for k in ("weights", "facing", "depth_variance") if k in seen}
+        rgb = seen["rgb"].view(*shape, 3) + (1 - opacity) * behind
+        if "latent" in seen:
+            material = self._part("material")
+            extras["latent"] = seen["latent"].view(*shape, -1) + (1 - opacity) * material.behind(behind)
+            shown = None if training else material.picture(extras["latent"])
+            rgb = rgb if shown is None else shown
         return Render(
-            rgb=seen["rgb"].view(*shape, 3) + (1 - opacity) * behind,
+            rgb=rgb,
             opacity=opacity,
             depth=torch.where(opacity > 0.05, depth, torch.zeros_like(depth)),
             normal=seen["normal"].view(*shape, 3) if "normal" in seen else None,
@@ -103,18 +112,21 @@ class Volume(Renderer):
         views = directions[samples.ray_ids]
         geometry, material = self._part("geometry"), self._part("material")
         normals = normals or material.needs_normal
-        density, features, normal = self._field(geometry, points, normals)
-        color = material(features, points, views, normal, self._light(origins)[samples.ray_ids])
-        values = [color] if normal is None else [color, normal]
-        mids = samples.mids[:, None]
-        values += [mids.square()]
-        out = composite(density, torch.cat(values, -1), samples.t_starts, samples.t_ends, samples.offsets)
-        mean = out.depth / out.opacity.clamp(min=1e-6)
-        spread = out.values[:, -1] - out.depth * mean  # opacity times the variance of depth
-        seen = {"rgb": out.values[:, :3], "opacity": out.opacity, "depth": out.depth, "depth_variance": spread}
-        seen["weights"] = out.weights
+        density, features, normal = self._field(geometry, points, views, samples.t_ends - samples.t_starts, normals)
+        values = {"rgb": material(features, points, views, normal, self._light(origins)[samples.ray_ids])}
         if normal is not None:
-            seen["normal"] = out.values[:, 3:6]
+            values["normal"] = normal
+        if material.latent:
+            values["latent"] = features
+        values["square"] = samples.mids[:, None].square()
+        flat = torch.cat(list(values.values()), -1)
+        out = composite(density, flat, samples.t_starts, samples.t_ends, samples.offsets)
+        sums = out.values.split([v.shape[1] for v in values.values()], -1)
+        seen = dict(zip(values, sums, strict=True))
+        mean = out.depth / out.opacity.clamp(min=1e-6)
+        seen["depth_variance"] = seen.pop("square")[:, 0] - out.depth * mean  # opacity times the variance of depth
+        seen |= {"opacity": out.opacity, "depth": out.depth, "weights": out.weights}
+        if normal is not None:
             seen["facing"] = (normal * views).sum(-1)
         return seen
 
@@ -132,7 +144,10 @@ class Volume(Renderer):
 
     @torch.no_grad()
     def _slope(self, points: Tensor) -> Tensor:
-        """Unit normals [N, 3]: minus the density's central differences, half a marching step apart."""
+        """Unit normals [N, 3]: the geometry's own, else minus the density's central differences."""
+        own = self._part("geometry").normals(points)
+        if own is not None:
+            return own
         reach = 0.5 * self.step_size
         offsets = reach * torch.eye(3, dtype=points.dtype, device=points.device)
         density = self._part("geometry").density
@@ -164,15 +179,18 @@ class Volume(Renderer):
         """A point light a little above the camera (materials without shading ignore it)."""
         return origins + origins.new_tensor([0.0, 0.0, 0.5])
 
-    def _field(self, geometry: Any, points: Tensor, normals: bool) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Density [M], features [M, C] and, where asked, unit normals [M, 3] (minus the density's gradient)."""
-        if not normals:
-            found = geometry.field(points)
-            return found["density"], found["features"], None
+    def _field(
+        self, geometry: Any, points: Tensor, views: Tensor, lengths: Tensor, normals: bool
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Density [M], features [M, C] and, where asked, unit normals [M, 3]: the geometry's own, else minus the
+        density's gradient."""
+        if not normals or overrides(geometry, "normals"):
+            found = geometry.along(points, views, lengths)
+            return found["density"], found["features"], geometry.normals(points) if normals else None
         training = torch.is_grad_enabled()
         with torch.enable_grad():
             points = points.detach().requires_grad_()
-            found = geometry.field(points)
+            found = geometry.along(points, views, lengths)
             if not found["density"].requires_grad:  # a geometry may look values up without a gradient in the points
                 return found["density"], found["features"], self._slope(points.detach())
             (gradient,) = torch.autograd.grad(found["density"].sum(), points, create_graph=training)

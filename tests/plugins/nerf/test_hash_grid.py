@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from core.contracts import Context
+from core import fields
+from core.contracts import Context, Step
 from core.testing import check_component
 from plugins.nerf.hash_grid import HashGrid
 
@@ -140,8 +141,8 @@ def test_it_copies_its_like() -> None:
 
 def test_it_fits_another_density_field(monkeypatch: pytest.MonkeyPatch) -> None:
     """From another shape of grid: the blob is found again to a tenth of its height, from a start that is far off."""
-    monkeypatch.setattr(HashGrid, "FIT_STEPS", 120)
-    monkeypatch.setattr(HashGrid, "FIT_POINTS", 2048)
+    monkeypatch.setattr(fields, "FIT_STEPS", 120)
+    monkeypatch.setattr(fields, "FIT_POINTS", 2048)
     source, target = build(bias=4.0, bias_radius=0.6), build(levels=5, bias=0.5, bias_radius=0.3)
     points, steps = cube(), []
     before = (target.density(points) - source.density(points)).abs().mean()
@@ -149,3 +150,41 @@ def test_it_fits_another_density_field(monkeypatch: pytest.MonkeyPatch) -> None:
     after = (target.density(points) - source.density(points)).abs().mean()
     assert steps == list(range(120))
     assert float(after) < 0.35 * float(before)
+
+
+def test_the_blob_is_annealed_and_stays_so_in_a_checkpoint() -> None:
+    """Regression: a schedule that is read, written down and never used (D2)."""
+    grid = build(bias={"from": 6.0, "to": 0.0}, bias_radius={"from": 0.6, "to": 0.3})
+    with torch.no_grad():
+        grid.second.weight.zero_()
+    middle = torch.zeros(1, 3)
+    for index, bias in ((0, 6.0), (50, 3.0), (100, 0.0)):
+        grid.update(Step(index, 101))
+        torch.testing.assert_close(grid.density(middle), 25 * F.softplus(torch.tensor([bias])))
+    grid.update(Step(50, 101))
+    edge = torch.tensor([[0.0, 0.45, 0.0]])
+    torch.testing.assert_close(grid.density(edge), 25 * F.softplus(torch.tensor([0.0])))
+    other = build(seed=1, bias=6.0, bias_radius=0.6)
+    other.load_state_dict(grid.state_dict())
+    torch.testing.assert_close(other.density(cube()), grid.density(cube()))
+
+
+def test_levels_come_in_over_the_run() -> None:
+    grid = build(active={"from": 0.25, "to": 1.0})
+    with torch.no_grad():
+        grid.table.uniform_(-1, 1, generator=torch.Generator().manual_seed(1))
+    assert grid.cell == 2 / grid.spec.resolutions[0]
+    grid.density(cube()).sum().backward()
+    assert [bool(g.any()) for g in grid.table.grad] == [True, False, False, False]
+    grid.update(Step(60, 121))  # 0.625 of four levels: two and a half
+    torch.testing.assert_close(grid.shown, torch.tensor([1.0, 1.0, 0.5, 0.0]))
+    grid.update(Step(120, 121))
+    assert grid.cell == 2 / grid.spec.resolutions[-1]
+    torch.testing.assert_close(grid.density(cube()), whole(grid).density(cube()))
+
+
+def whole(grid: HashGrid) -> HashGrid:
+    """The same with every level from the start."""
+    other = build()
+    other.load_state_dict(grid.state_dict())
+    return other

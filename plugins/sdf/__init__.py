@@ -1,0 +1,1 @@
+"""Signed distance fields, rendered as volumes."""
