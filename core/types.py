@@ -229,6 +229,21 @@ class Mesh:
 
 
 @dataclass
+class SplatStatistics:
+    """What is known of each Gaussian's pictures since the set was last changed; added to in place.
+
+    Attributes:
+        gradient: [N] sum over views of the norm of the absolute gradient (over pixels) in its 2D mean, in units of half
+            the picture's height.
+        count: [N] views that may have shown it.  radius: [N] largest radius on screen as a share of the height.
+    """
+
+    gradient: Tensor
+    count: Tensor
+    radius: Tensor
+
+
+@dataclass
 class Splats:
     """A set of anisotropic Gaussians (Kerbl et al. 2023), as a renderer or an exporter wants them: activated values.
 
@@ -239,6 +254,7 @@ class Splats:
         opacities: [N] in [0, 1].
         sh: [N, K, 3] spherical-harmonic coefficients of the colour, K = (degree + 1)^2; the colour seen along a unit
             direction d is ``0.5 + sum_k sh_k Y_k(d)``, clamped below at 0.
+        statistics: where a renderer's backward pass notes what the set is grown by; None: not asked for.
     """
 
     means: Tensor
@@ -246,6 +262,7 @@ class Splats:
     rotations: Tensor
     opacities: Tensor
     sh: Tensor
+    statistics: SplatStatistics | None = None
 
     def __len__(self) -> int:
         return int(self.means.shape[0])

@@ -107,6 +107,18 @@ _kernels: dict[str, tuple[Backend, ...]] = {
         ),
         Backend("reference", "core.kernels.compositing.reference", gain="plain PyTorch, any device, any float type"),
     ),
+    "splat": (
+        _numba("core.kernels.splatting.numba_cpu", "fast Gaussian splatting on the CPU"),
+        Backend(
+            "gsplat",
+            "core.kernels.splatting.gsplat_cuda",
+            devices=("cuda",),
+            needs=("gsplat",),
+            install="pip install gsplat",
+            gain="tile-based splatting on NVIDIA GPUs",
+        ),
+        Backend("reference", "core.kernels.splatting.reference", gain="plain PyTorch, any device, any float type"),
+    ),
 }
 
 
@@ -135,7 +147,7 @@ def choose(kernel: str, device: str, force: str | None = None) -> Backend:
     """The backend that will run.
 
     Args:
-        kernel: ``hash_grid``, ``march``, ``composite`` ...
+        kernel: ``hash_grid``, ``march``, ``composite``, ``splat`` ...
         device: torch device type of the tensors: ``cpu``, ``cuda`` ...
         force: a backend's name; None lets the environment or the machine decide.
 
