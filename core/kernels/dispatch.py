@@ -38,6 +38,7 @@ class Backend:
         needs: modules that must be importable.
         install: the command that would add it, where one would.
         gain: what it adds, in a few words.
+        opt_in: never chosen unless asked for by name (a licence that not everyone can accept).
     """
 
     name: str
@@ -46,6 +47,7 @@ class Backend:
     needs: tuple[str, ...] = ()
     install: str = ""
     gain: str = ""
+    opt_in: bool = False
 
     def available(self) -> tuple[bool, str]:
         """Whether it can run on this machine, and why (not)."""
@@ -119,6 +121,30 @@ _kernels: dict[str, tuple[Backend, ...]] = {
         ),
         Backend("reference", "core.kernels.splatting.reference", gain="plain PyTorch, any device, any float type"),
     ),
+    "mesh_distance": (
+        _numba("core.kernels.mesh_distance.numba_cpu", "fast closest points and winding numbers on the CPU"),
+        Backend("reference", "core.kernels.mesh_distance.reference", gain="plain PyTorch, any device, any float type"),
+    ),
+    "mesh_raster": (
+        _numba("core.kernels.mesh_raster.numba_cpu", "fast mesh rasterisation on the CPU"),
+        Backend(
+            "pytorch3d",
+            "core.kernels.mesh_raster.pytorch3d_backend",
+            needs=("pytorch3d",),
+            install="pip install git+https://github.com/facebookresearch/pytorch3d",
+            gain="mesh rasterisation on NVIDIA GPUs",
+        ),
+        Backend(
+            "nvdiffrast",
+            "core.kernels.mesh_raster.nvdiffrast_cuda",
+            devices=("cuda",),
+            needs=("nvdiffrast",),
+            install="pip install git+https://github.com/NVlabs/nvdiffrast",
+            gain="only when asked for: its licence forbids commercial use",
+            opt_in=True,
+        ),
+        Backend("reference", "core.kernels.mesh_raster.reference", gain="plain PyTorch, any device, any float type"),
+    ),
 }
 
 
@@ -159,7 +185,7 @@ def choose(kernel: str, device: str, force: str | None = None) -> Backend:
     if asked:
         return _forced(kernel, offered, asked, device)
     for backend in offered:
-        if backend.runs_on(device) and backend.available()[0]:
+        if not backend.opt_in and backend.runs_on(device) and backend.available()[0]:
             return backend
     raise UserError(f"No backend of the kernel '{kernel}' runs on '{device}' here.")
 

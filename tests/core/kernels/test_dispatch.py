@@ -113,7 +113,7 @@ def _entry(kernel: str) -> str:
 
 def test_the_bench_compares_every_backend_with_plain_pytorch() -> None:
     rows = bench(threads=1, repeats=1, points=2000, rays=64, device="cpu")
-    assert {str(row["kernel"]) for row in rows} == {"hash_grid", "march", "composite"}
+    assert {str(row["kernel"]) for row in rows} >= {"hash_grid", "march", "composite", "mesh_distance"}
     for row in rows:
         assert float(str(row["ms"])) > 0
         assert row["ratio"] == 1.0 or row["backend"] != "reference"
