@@ -21,9 +21,9 @@ from core.errors import UserError
 from core.fields import HashField, copies, feature_error, fit, grid_points
 from core.kernels.hash_grid import hash_grid
 from core.meshing.distance import banded_distance
+from core.meshing.start import ellipsoid_distance, load_mesh, sphere_distance
 from core.meshing.surface import overrides
 from core.types import Mesh, Render
-from plugins.sdf.start import ellipsoid_distance, load_mesh, sphere_distance
 
 
 class SDF(HashField):
