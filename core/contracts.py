@@ -247,6 +247,11 @@ class Prior(Module):
     process: DiffusionProcess
     guidance_scale: float = 7.5
 
+    @classmethod
+    def space(cls, options: Any, context: Context) -> tuple[int, int, int]:
+        """(C, h, w) of the latents that ``encode`` gives, told without loading weights; for scenes that live in it."""
+        raise NotImplementedError(f"{cls.__name__} does not tell the shape of its space")
+
     @abstractmethod
     def encode(self, rgb: Tensor) -> Tensor:
         """[B, H, W, 3] sRGB in [0, 1] to the prior's space [B, C, h, w]; differentiable."""

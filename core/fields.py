@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -27,6 +27,58 @@ def init_linear(layer: nn.Linear, generator: torch.Generator) -> None:
     with torch.no_grad():
         layer.weight.copy_((torch.rand(layer.weight.shape, generator=generator) * 2 - 1) * bound)
         layer.bias.zero_()
+
+
+class BlobOptions(Config):
+    """How a network's output becomes density; options of several geometries."""
+
+    bias: Schedule = Schedule([(0, 3.0)])
+    """Height of the density blob; 0 starts from thin fog. Lower it over the run to take the blob away."""
+    bias_radius: Schedule = Schedule([(0, 0.4)])
+    """Radius at which the blob's bias crosses zero, in world units."""
+    gain: float = Field(3.0, gt=0)
+    """Multiplies the network's output before it becomes density; more lets shapes change faster."""
+    scale: float = Field(25.0, gt=0)
+    """Density per unit of the network's output."""
+
+    @field_validator("bias_radius")
+    @classmethod
+    def _positive(cls, value: Schedule) -> Schedule:
+        if value.extent[0] <= 0:
+            raise ValueError(f"expected a radius above 0, found {value.extent[0]:g}")
+        return value
+
+
+class Blob(nn.Module):
+    """Density softplus(gain raw + bias (1 - |x| / radius)) scale, 0 outside the cube (Poole et al. 2022, appendix A.2).
+
+    Bias and radius as they are now are a buffer, so that they are part of a checkpoint: an export runs no step.
+    """
+
+    now: Tensor  # [2] bias and radius
+
+    def __init__(self, options: Any, bound: float) -> None:
+        super().__init__()
+        self.options, self.bound = options, bound
+        self.register_buffer("now", self._at(0, 2))
+
+    def _at(self, step: int, total: int) -> Tensor:
+        return torch.tensor([self.options.bias.at(step, total), self.options.bias_radius.at(step, total)])
+
+    def update(self, step: Step) -> None:
+        """Set bias and radius for a step."""
+        self.now.copy_(self._at(step.index, step.total))
+
+    def forward(self, raw: Tensor, points: Tensor) -> Tensor:
+        """[N] density from what the network gives [N] at world points [N, 3]."""
+        blob = self.now[0] * (1 - points.norm(dim=-1) / self.now[1])
+        inside = (points.abs() <= self.bound).all(-1)
+        return F.softplus(raw * self.options.gain + blob) * self.options.scale * inside
+
+    def like(self, other: Geometry) -> bool:
+        """Whether another geometry's blob is this one: else a copy would change at the first step."""
+        blob = getattr(other, "blob", None)
+        return isinstance(blob, Blob) and torch.equal(blob.now, self.now)
 
 
 class HashField(Geometry):
@@ -109,12 +161,13 @@ class HashField(Geometry):
         return self.second(hidden).float()
 
 
-def copies(field: HashField, other: Geometry, *same: str) -> bool:
+def copies(field: Geometry, other: Geometry, *same: str) -> bool:
     """Take over the state of a field of the very kind and shape, whose options in ``same`` agree; tells whether."""
     if type(other) is not type(field):
         return False
     shapes = [{k: v.shape for k, v in f.state_dict().items()} for f in (field, other)]
-    options = [[getattr(f.options, name, None) for name in (*same, "base_resolution", "finest")] for f in (field, other)]
+    names = (*same, "base_resolution", "finest", "reduce")
+    options = [[getattr(f.options, name, None) for name in names] for f in (field, other)]
     if shapes[0] != shapes[1] or options[0] != options[1]:
         return False
     field.load_state_dict(other.state_dict())
@@ -176,7 +229,7 @@ def fit_field(
 
 
 def feature_error(found: Tensor, wanted: Tensor, where: Tensor) -> Tensor:
-    """Mean squared difference [] of features [N, C] and [N, D] in their common channels, at the points ``where`` [N]."""
+    """Mean squared difference of features [N, C] and [N, D] in their common channels, at the points ``where`` [N]."""
     common = min(found.shape[1], wanted.shape[1])
     return (where[:, None] * (found[:, :common] - wanted[:, :common]).square()).mean()
 

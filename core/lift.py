@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import logging
 import re
+import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
 from pydantic import Field, field_validator
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from core.config.base import ComponentSpec, Slot
 from core.config.base import Config as BaseConfig
 from core.config.schedule import Schedule
 from core.contracts import Away, Context, Module, Prior, PromptProcessor, Scene, Score, Step, Task
+from core.errors import UserError
 from core.signals import FIELD_SIGNALS
 from core.types import Cameras, Render
 
@@ -86,9 +89,8 @@ class Guidance:
         """The weighted loss of one batch of views."""
         texts = prompts.texts(options.prompt, render.cameras)
         negatives = [options.negative_prompt] * len(texts)
-        latents = render.extras.get("latent")
-        if latents is None:
-            latents = self.prior.encode(render.rgb)
+        latent = render.extras.get("latent")  # [B, h, w, C], already in the prior's space
+        latents = self.prior.encode(render.rgb) if latent is None else self._fitting(latent.movedim(-1, 1))
         told = self.prior.condition(texts, render.cameras)
         untold = self.prior.condition(negatives, render.cameras)
         weight = self.weight.at(step.index, step.total)
@@ -101,6 +103,39 @@ class Guidance:
         return weight * self.score.loss(self.prior, latents, told, untold, step, **further)
 
 
+    def _fitting(self, latents: Tensor) -> Tensor:
+        """[B, C, h, w] at the size that the prior works at.
+
+        Raises:
+            UserError: rendered latents of another number of channels than the prior's.
+        """
+        channels, *size = self.prior.space(self.prior.options, self.prior.context)
+        if latents.shape[1] != channels:
+            raise UserError(
+                f"the scene renders {latents.shape[1]} latent channels and the prior has {channels}; set "
+                "geometry.channels=latent"
+            )
+        return latents if list(latents.shape[2:]) == size else F.interpolate(latents, size, mode="area")
+
+
+class ScenePrior:
+    """The first guidance's prior, as ``context.parts["prior"]``: for scenes that are made of its latents."""
+
+    def __init__(self, lift: Lift) -> None:
+        self._lift = weakref.ref(lift)  # parts hold what they were built with; the task holds the parts
+
+    def space(self) -> tuple[int, int, int]:
+        """(C, h, w) of its latents; nothing is loaded for it."""
+        lift: Any = self._lift()
+        spec = lift.options.guidance[0].prior
+        return lift.context.parts["registry"].find("prior", spec.name).load().space(spec.options, lift.context)
+
+    def load(self) -> Prior:
+        """The prior itself, loaded at the first call."""
+        lift: Any = self._lift()
+        return lift.guidance[0].prior
+
+
 class Lift(Task):
     """Builds the parts in the order geometry, material, background, renderer, each seeing those before it."""
 
@@ -110,6 +145,7 @@ class Lift(Task):
         super().__init__(options, context)
         build: Any = context.build
         self.parts = nn.ModuleDict()
+        context.parts["prior"] = ScenePrior(self)
         for kind in ("geometry", "material", "background", "renderer"):
             part = build(getattr(options, kind))
             self.parts[kind] = part

@@ -85,6 +85,14 @@ class LatentPrior(Prior):
         self.dtype = dtype
         self._texts: dict[str, Tensor] = {}
 
+    @staticmethod
+    def space_of(source: str) -> tuple[int, int, int]:
+        """(C, h, w) of a pipeline's latents, from its UNet's configuration: a folder's or a hub name's."""
+        from diffusers import UNet2DConditionModel
+
+        config = UNet2DConditionModel.load_config(source, subfolder="unet")
+        return int(config["out_channels"]), int(config["sample_size"]), int(config["sample_size"])
+
     def encode(self, rgb: Tensor) -> Tensor:
         image = rgb.permute(0, 3, 1, 2)
         if image.shape[-2:] != (self.image_size, self.image_size):

@@ -45,6 +45,11 @@ class Embedded(LatentPrior):
         self.words = json.loads((folder / "tokenizer" / "words.json").read_text())
         self._warned: set[str] = set()
 
+    @classmethod
+    def space(cls, options: Any, context: Context) -> tuple[int, int, int]:
+        part(options.family, "unet", "embedded-unet")
+        return cls.space_of(str(family_folder(options.family)))
+
     def condition(self, texts: list[str], cameras: Cameras | None = None) -> Condition:
         for text in dict.fromkeys(texts):
             self._warn(text)

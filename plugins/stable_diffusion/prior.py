@@ -29,9 +29,17 @@ class StableDiffusion(LatentPrior):
         """Side in pixels that renders are resized to; null takes what the UNet was trained at."""
 
     def __init__(self, options: Any, context: Context) -> None:
-        model = options.model
-        registry = context.parts.get("registry")
-        if registry is not None and not Path(model).expanduser().exists():
-            model = registry.hooks.resolve_model(model_id=model) or model
         dtype = getattr(torch, options.precision)
-        super().__init__(options, context, load_parts(model), options.image_size, dtype)
+        super().__init__(options, context, load_parts(_resolved(options.model, context)), options.image_size, dtype)
+
+    @classmethod
+    def space(cls, options: Any, context: Context) -> tuple[int, int, int]:
+        return cls.space_of(_resolved(options.model, context))
+
+
+def _resolved(model: str, context: Context) -> str:
+    """A plugin may know a public model's name as a local folder."""
+    registry = context.parts.get("registry")
+    if registry is None or Path(model).expanduser().exists():
+        return model
+    return registry.hooks.resolve_model(model_id=model) or model

@@ -1,0 +1,1 @@
+"""Scenes that are made of a prior's latents."""

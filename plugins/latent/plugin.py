@@ -1,0 +1,12 @@
+"""Scenes that are made of a prior's latents."""
+
+from core import hookimpl
+
+API = 1
+
+
+@hookimpl
+def register(registry):  # type: ignore[no-untyped-def]
+    registry.add("material", "latent", "plugins.latent.latent:Latent",
+                 "features are the prior's latents, rendered as they are (Latent-NeRF, SJC)",
+                 needs=["features"], gives=["latent"])  # fmt: skip

@@ -1,0 +1,1 @@
+"""Fields on a dense grid of voxels."""
