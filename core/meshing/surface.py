@@ -110,7 +110,7 @@ def fill_cavities(inside: F32, level: float, full: float) -> F32:
     return np.where((labels > 0) & (labels != labels[0, 0, 0]), np.float32(full), inside)
 
 
-def _triangulate(values: F32, level: float, outside: float, full: float) -> tuple[F32, I64]:
+def triangulate(values: F32, level: float, outside: float, full: float) -> tuple[F32, I64]:
     """Vertices in grid indices and faces of ``values > level``; empty when there are none."""
     padded = np.pad(values, 1, constant_values=np.float32(outside))
     if not (padded > level).any():
@@ -171,7 +171,7 @@ def from_density(geometry: Geometry, bound: float, resolution: int, level: float
         return 1 - np.exp(-np.minimum(rate * field(points), 80))
 
     bounded = 1 - np.exp(-np.minimum(rate * grid, 80))
-    vertices, faces = _triangulate(bounded, 0.5, 0.0, 1.0)
+    vertices, faces = triangulate(bounded, 0.5, 0.0, 1.0)
     if len(faces) == 0:
         log.warning("the surface is empty: the density (at most %.3g) stays under %.3g", grid.max(), value)
         return None
@@ -184,7 +184,7 @@ def from_sdf(geometry: Geometry, bound: float, resolution: int) -> Surface | Non
     index = np.indices((resolution,) * 3).reshape(3, -1).T
     cell = 2 * bound / (resolution - 1)
     grid = -_at(field, index, bound, resolution).reshape((resolution,) * 3)
-    vertices, faces = _triangulate(grid, 0.0, -cell, cell)
+    vertices, faces = triangulate(grid, 0.0, -cell, cell)
     if len(faces) == 0:
         log.warning("the surface is empty: the signed distance is nowhere negative in the scene's cube")
         return None

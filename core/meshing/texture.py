@@ -28,8 +28,8 @@ _OUTSIDE, _INSIDE, _STEPS = 1.5, 3.0, 14
 
 
 def painter(scene: Scene, surface: Surface) -> Paint:
-    """How to colour this surface: the field through the material, else the mesh's own colours, else grey."""
-    if overrides(scene.geometry, "field"):
+    """How to colour this surface: its geometry's features through the material, else the mesh's colours, else grey."""
+    if overrides(scene.geometry, "field", "features"):
         return lambda points, normals: _field_colours(scene, points, normals)
     source = surface.source
     if source is None or source.colors is None:
@@ -48,7 +48,7 @@ def _field_colours(scene: Scene, points: F32, normals: F32) -> F32:
             part = slice(start, start + _CHUNK)
             at = torch.from_numpy(np.ascontiguousarray(points[part])).to(device).clamp(-bound, bound)
             normal = torch.from_numpy(np.ascontiguousarray(normals[part])).to(device)
-            seen = scene.material(scene.geometry.field(at)["features"], at, -normal, normal)
+            seen = scene.material(scene.geometry.features(at), at, -normal, normal)
             colours[part] = seen.float().cpu().numpy()
     return np.clip(np.nan_to_num(colours, nan=_GREY), 0, 1)
 

@@ -80,8 +80,27 @@ def check_geometry(c: Checked) -> None:
         _check_sdf(c, geometry)
     if "mesh" in gives:
         check_mesh(c, geometry.mesh(32))
+    if "gaussians" in gives:
+        _check_splats(c, geometry)
     for signal in gives.intersection(FIELD_SIGNALS):
         _check_extra(c, geometry, signal)
+
+
+def _check_splats(c: Checked, geometry: Geometry) -> None:
+    """Shapes and ranges of a set of Gaussians, and the gradient of each of its parts."""
+    splats = geometry.splats()
+    count, names = len(splats), ("means", "scales", "rotations", "opacities", "sh")
+    shapes = [list(getattr(splats, name).shape) for name in names]
+    wanted = [[count, 3], [count, 3], [count, 4], [count], [count, *splats.sh.shape[1:2], 3]]
+    c.require(shapes == wanted, "splats have the shapes that core.types.Splats gives", f"found {shapes}")
+    c.require(splats.sh.shape[1] in (1, 4, 9, 16), "splats have the coefficients of a degree from 0 to 3")
+    c.require(finite(*(getattr(splats, name) for name in names)), "splats are finite")
+    c.require(bool((splats.scales > 0).all()), "scales of splats are positive")
+    c.require(in_unit_range(splats.opacities), "opacities of splats are in [0, 1]")
+    length = splats.rotations.norm(dim=-1)
+    c.require(torch.allclose(length, torch.ones_like(length), atol=1e-4), "rotations of splats are unit quaternions")
+    for name in ("means", "scales", "opacities", "sh"):
+        check_gradient(c, geometry, lambda name=name: getattr(geometry.splats(), name), f"splats' {name}")  # type: ignore[misc]
 
 
 def _check_extra(c: Checked, geometry: Geometry, signal: str) -> None:
@@ -90,7 +109,8 @@ def _check_extra(c: Checked, geometry: Geometry, signal: str) -> None:
         seen = reference.scene().renderer(reference.cameras(24, 2))
     one, again = (geometry.extra(signal, seen, Step(3, 10)) for _ in range(2))
     shape = list(one.shape)
-    fits = shape == [] if signal == "variation" else len(shape) == 2 and shape[1] == 3
+    fits = shape[1:] == {"variation": [], "sdf-edges": [2], "face-normals": [2, 3]}.get(signal, [3])
+    fits = fits and (len(shape) > 0) == (signal != "variation")
     c.require(fits, f"{signal} has the shape that core/signals.py gives", f"found {shape}")
     c.require(torch.equal(one, again), f"{signal} follows from the step's streams alone")
     check_gradient(c, geometry, lambda: geometry.extra(signal, seen, Step(3, 10)).square(), signal)

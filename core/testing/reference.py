@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from core.contracts import Background, Context, Geometry, Material, Prior, Renderer, Scene, Step
 from core.diffusion.process import DiffusionProcess, Parametrization
-from core.types import Cameras, Condition, Mesh, Render
+from core.spherical_harmonics import Y0
+from core.types import Cameras, Condition, Mesh, Render, Splats
 
 
 class Ball(Geometry):
@@ -37,6 +38,17 @@ class Ball(Geometry):
         """A subdivided octahedron, whatever the resolution."""
         vertices, faces = octasphere(2)
         return Mesh(vertices * self.radius.detach(), faces, colors=torch.full_like(vertices, 0.5))
+
+    def splats(self) -> Splats:
+        """258 round Gaussians on the surface, in the field's colours."""
+        vertices, _ = octasphere(3)
+        count = len(vertices)
+        means = vertices * self.radius
+        front = torch.sigmoid(2.0 * means[:, :1])
+        colors = torch.cat([front, 1 - front, torch.full_like(front, 0.5)], -1)
+        turn = torch.tensor([1.0, 0.0, 0.0, 0.0]).expand(count, 4)
+        sh = ((colors - 0.5) / Y0)[:, None]
+        return Splats(means, 0.12 * self.radius.expand(count, 3), turn, torch.full((count,), 0.9), sh)
 
 
 def octasphere(levels: int) -> tuple[Tensor, Tensor]:

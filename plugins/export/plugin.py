@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 API = 1
 
-_SURFACE = ["density|sdf|mesh"]
+_SURFACE = ["density|sdf|mesh|gaussians"]
 _PICTURES = ["rgb"]
 _EXPORTERS = [
     ("glb", "glb:GlbExporter", "Textured mesh as one GLB file (Y up, opens in any viewer).", _SURFACE),

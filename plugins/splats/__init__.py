@@ -1,0 +1,1 @@
+"""Gaussian splats: geometry, renderer and files."""
