@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 API = 1
 
 _LOSSES = [
+    ("image", "squared difference from the data's pictures", ["rgb", "target"]),
+    ("image-l1", "absolute difference from the data's pictures", ["rgb", "target"]),
+    ("mask", "opacity as in the data's masks", ["opacity", "target-mask"]),
     ("sparsity", "pulls empty space to empty", ["opacity"]),
     ("opacity", "a pixel is covered or it is not", ["opacity"]),
     ("orientation", "visible surfaces face the camera", ["weights", "normal"]),
@@ -19,6 +22,9 @@ _LOSSES = [
     ("smoothness", "neighbouring normals agree", ["normal"]),
     ("emptiness", "thin fog costs most", ["weights"]),
     ("eikonal", "a signed distance has slope 1", ["sdf-gradient"]),
+    ("sdf-entropy", "few changes of a distance's sign: no floaters, no inner walls", ["sdf-edges"]),
+    ("normal-consistency", "neighbouring faces of a surface look the same way", ["face-normals"]),
+    ("laplacian", "vertices of a surface lie amid their neighbours", ["umbrella"]),
     ("total-variation", "neighbouring values of a grid agree", ["variation"]),
     ("saturation", "keeps colours from burning out", ["rgb"]),
 ]

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -23,7 +23,7 @@ from core.config.schedule import Schedule
 from core.contracts import Away, Context, Module, Prior, PromptProcessor, Scene, Score, Step, Task
 from core.errors import UserError
 from core.signals import FIELD_SIGNALS
-from core.types import Cameras, Render
+from core.types import Cameras, Condition, Render
 
 if TYPE_CHECKING:
     from core.optim import ScheduledOptimizer
@@ -61,8 +61,8 @@ class LiftConfig(BaseConfig):
     """The cameras of each step."""
     prompts: Annotated[ComponentSpec, Slot("prompt")]
     """The sentence as each view hears it."""
-    guidance: list[GuidanceConfig] = Field(min_length=1)
-    """Priors and scores; their losses are added."""
+    guidance: list[GuidanceConfig] = []
+    """Priors and scores; their losses are added. None are needed where a loss on the data's pictures leads."""
     losses: Annotated[dict[str, Schedule], Slot("loss")] = {}
     """Weights of further losses, by name."""
     export: list[Annotated[ComponentSpec, Slot("exporter")]] = []
@@ -75,6 +75,29 @@ class LiftConfig(BaseConfig):
             raise ValueError("expected a text, found only spaces")
         return value
 
+    @model_validator(mode="after")
+    def _is_led(self) -> LiftConfig:
+        if not self.guidance and not self.losses:
+            raise ValueError("expected a guidance, or losses on pictures that the data gives: nothing leads this lift")
+        return self
+
+
+class Asked:
+    """What the job asked for, as any prior hears it from any view: ``context.parts["asked"]``."""
+
+    def __init__(self, prompt: str, negative: str, processor: PromptProcessor) -> None:
+        self.prompt, self.negative, self.processor = prompt, negative, processor
+
+    def conditions(self, prior: Prior, cameras: Cameras) -> tuple[Condition, Condition, list[Away]]:
+        """The condition of each view, its opposite in guidance, and what to move away from."""
+        texts = self.processor.texts(self.prompt, cameras)
+        told = prior.condition(texts, cameras)
+        untold = prior.condition([self.negative] * len(texts), cameras)
+        away = [
+            Away(prior.condition(other, cameras), share) for other, share in self.processor.away(self.prompt, cameras)
+        ]
+        return told, untold, away
+
 
 class Guidance:
     """A built guidance. The prior is no submodule: its weights are files already and stay out of checkpoints."""
@@ -85,23 +108,15 @@ class Guidance:
         self.score: Score = build(config.score)
         self.weight = config.weight
 
-    def loss(self, render: Render, prompts: PromptProcessor, options: LiftConfig, step: Step) -> Tensor:
+    def loss(self, render: Render, asked: Asked, step: Step) -> Tensor:
         """The weighted loss of one batch of views."""
-        texts = prompts.texts(options.prompt, render.cameras)
-        negatives = [options.negative_prompt] * len(texts)
         latent = render.extras.get("latent")  # [B, h, w, C], already in the prior's space
         latents = self.prior.encode(render.rgb) if latent is None else self._fitting(latent.movedim(-1, 1))
-        told = self.prior.condition(texts, render.cameras)
-        untold = self.prior.condition(negatives, render.cameras)
+        told, untold, away = asked.conditions(self.prior, render.cameras)
         weight = self.weight.at(step.index, step.total)
-        away = [
-            Away(self.prior.condition(other, render.cameras), share)
-            for other, share in prompts.away(options.prompt, render.cameras)
-        ]
         # Handed over only where there is any: a score need not know of Perp-Neg.
         further = {"away": away} if away else {}
         return weight * self.score.loss(self.prior, latents, told, untold, step, **further)
-
 
     def _fitting(self, latents: Tensor) -> Tensor:
         """[B, C, h, w] at the size that the prior works at.
@@ -153,8 +168,10 @@ class Lift(Task):
         previous = context.parts.get("previous")
         if isinstance(previous, Lift) and previous.geometry is not None:
             self.geometry.start_from(previous.scene())
-        self.data = build(options.data)
         self.prompts: PromptProcessor = build(options.prompts)
+        self.asked = Asked(options.prompt, options.negative_prompt, self.prompts)
+        context.parts["asked"] = self.asked
+        self.data = build(options.data)
         self.losses = {name: self._loss(name) for name in options.losses}
         self._guidance: list[Guidance] | None = None
         self._final: Cameras | None = None
@@ -183,18 +200,23 @@ class Lift(Task):
     def update(self, step: Step) -> None:
         for part in self._modules_of():
             part.update(step)
+        if isinstance(self.data, Module):  # a source that makes its own pictures of the scene
+            self.data.update(step)
 
     def adapt(self, step: Step, optimizer: ScheduledOptimizer) -> None:
         for part in self._modules_of():
             part.adapt(step, optimizer)
 
     def training_step(self, step: Step) -> dict[str, Tensor]:
-        cameras = self.data.batch(step)["cameras"].to(self.context.device)
-        render: Render = self.parts["renderer"](cameras, step)
+        batch = self.data.batch(step)
+        render: Render = self.parts["renderer"](batch["cameras"].to(self.context.device), step)
+        for signal in ("target", "target-mask"):
+            if signal in batch:
+                render.extras[signal] = batch[signal].to(render.rgb)
         losses: dict[str, Tensor] = {}
         for index, guidance in enumerate(self.guidance):
             name = "guidance" if len(self.guidance) == 1 else f"guidance_{index}"
-            losses[name] = guidance.loss(render, self.prompts, self.options, step)
+            losses[name] = guidance.loss(render, self.asked, step)
         for name, function in self.losses.items():
             weight = self.options.losses[name].at(step.index, step.total)
             if weight:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from core.contracts import Step
 from core.errors import UserError
@@ -20,6 +21,21 @@ def _of(render: Render, name: str) -> Tensor:
     if value is None:
         raise UserError(f"a loss needs '{name}', which the renderer did not give")
     return value
+
+
+def image(render: Render, step: Step) -> Tensor:
+    """Mean squared difference from the pictures that the data gives."""
+    return (render.rgb.float() - _of(render, "target")).square().mean()
+
+
+def image_l1(render: Render, step: Step) -> Tensor:
+    """Mean absolute difference from the pictures that the data gives."""
+    return (render.rgb.float() - _of(render, "target")).abs().mean()
+
+
+def mask(render: Render, step: Step) -> Tensor:
+    """Mean squared difference of the opacity from the masks that the data gives."""
+    return (render.opacity.float() - _of(render, "target-mask")).square().mean()
 
 
 def sparsity(render: Render, step: Step) -> Tensor:
@@ -68,6 +84,29 @@ def emptiness(render: Render, step: Step) -> Tensor:
 def eikonal(render: Render, step: Step) -> Tensor:
     """Mean of (|slope| - 1)^2 (Gropp et al. 2020, eq. 2): a signed distance grows by one per unit of length."""
     return (_of(render, "sdf-gradient").float().norm(dim=-1) - 1).square().mean()
+
+
+def sdf_entropy(render: Render, step: Step) -> Tensor:
+    """Cross-entropy of signed distances across the grid edges that the surface crosses (Munkberg et al. 2022, eq. 2):
+    fewer changes of sign, hence no floaters and no inner walls. 0 where there is no surface."""
+    edges = _of(render, "sdf-edges").float()
+    if not len(edges):
+        return edges.sum()
+    signs = (edges.detach() > 0).to(edges)
+    return F.binary_cross_entropy_with_logits(edges, signs.flip(1))
+
+
+def normal_consistency(render: Render, step: Step) -> Tensor:
+    """Mean of 1 - cos between the normals of neighbouring faces (as PyTorch3D's mesh_normal_consistency)."""
+    normals = _of(render, "face-normals").float()
+    return (1 - (normals[:, 0] * normals[:, 1]).sum(-1)).sum() / max(len(normals), 1)
+
+
+def laplacian(render: Render, step: Step) -> Tensor:
+    """Mean squared distance of a surface's vertices to the mean of their neighbours (Nealen et al. 2006, uniform), in
+    squared world units."""
+    umbrella = _of(render, "umbrella").float()
+    return umbrella.square().sum() / max(len(umbrella), 1)
 
 
 def total_variation(render: Render, step: Step) -> Tensor:

@@ -22,10 +22,14 @@ SIGNALS: dict[str, str] = {
     "view-text": "one sentence per view, with the view's direction in it",
     "image": "a reference picture, [H, W, 3] or [H, W, 4] in [0, 1]",
     "target": "pictures to be matched, one per camera, [B, H, W, 3] in [0, 1]",
+    "target-mask": "coverage of the pictures to be matched, [B, H, W, 1] in [0, 1]",
     "density": "a field of volume density, per unit length",
     "sdf": "a signed distance field, negative inside",
     "sdf-gradient": "slopes of a signed distance, [M, 3]: length 1 where it is a distance",
     "variation": "how much neighbouring values of a grid differ, a scalar",
+    "sdf-edges": "signed distances at both ends of the grid edges that a surface crosses, [E, 2]",
+    "face-normals": "unit normals of the two faces at each inner edge of a surface, [E, 2, 3]",
+    "umbrella": "from each vertex of a surface to the mean of its neighbours, [V, 3]",
     "mesh": "a triangle mesh",
     "gaussians": "a set of anisotropic Gaussians",
     "features": "feature vectors at points, which a material turns into colour",
@@ -36,7 +40,7 @@ SIGNALS: dict[str, str] = {
     "embedding": "vectors in which pictures and sentences can be compared",
 }
 
-FIELD_SIGNALS = ("sdf-gradient", "variation")
+FIELD_SIGNALS = ("sdf-gradient", "variation", "sdf-edges", "face-normals", "umbrella")
 """What a loss gets from the geometry itself (``Geometry.extra``), whatever renders it."""
 
 

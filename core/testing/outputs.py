@@ -28,11 +28,16 @@ def check_loss(c: Checked) -> None:
     for name in ("weights", "facing", "depth_variance"):
         render.extras[name] = torch.rand(2 * 24 * 24, generator=noise).requires_grad_()
     render.extras["sdf-gradient"] = torch.randn(64, 3, generator=noise).requires_grad_()
+    render.extras["sdf-edges"] = torch.randn(64, 2, generator=noise).requires_grad_()
+    render.extras["face-normals"] = torch.randn(64, 2, 3, generator=noise).requires_grad_()
+    render.extras["umbrella"] = torch.randn(64, 3, generator=noise).requires_grad_()
+    render.extras["target"] = torch.rand(2, 24, 24, 3, generator=noise)
+    render.extras["target-mask"] = torch.rand(2, 24, 24, 1, generator=noise)
     render.extras["variation"] = torch.rand((), generator=noise).requires_grad_()
     loss = c.target(render, Step(3, 10))
     c.require(loss.shape == (), "the loss is a scalar", f"found {list(loss.shape)}")
     if c.require(loss.requires_grad and finite(loss), "the loss is finite and differentiable"):
-        inputs = [*seen, render.normal, *render.extras.values()]
+        inputs = [*seen, render.normal, *(v for v in render.extras.values() if v.requires_grad)]
         found = [g for g in torch.autograd.grad(loss, inputs, allow_unused=True) if g is not None]
         c.require(bool(found) and finite(*found), "its gradient in what was rendered is finite")
 

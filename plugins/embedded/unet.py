@@ -23,6 +23,7 @@ from core.contracts import Context, Step, Task
 from core.diffusion.latent import LatentPrior
 from core.diffusion.process import DiffusionProcess
 from core.diffusion.sampler import ddim
+from core.errors import UserError
 from core.types import Condition
 from plugins.embedded.camera import CAMERA_DIM, embed_camera
 from plugins.embedded.card import training_facts
@@ -41,6 +42,8 @@ class EmbeddedUnet(Task):
         """Captioned pictures with known cameras."""
         family: str = "built-in"
         """Folder of the family: the autoencoder and the text tower are read, the UNet is written."""
+        start: str | None = None
+        """Family whose UNet the training goes on from (`built-in`, or a folder); none starts from random weights."""
         channels: tuple[int, ...] = (64, 128, 128)
         """Width at each resolution of the latents, the finest first; text enters at all but the first and the last."""
         layers: int = Field(1, ge=1)
@@ -71,6 +74,8 @@ class EmbeddedUnet(Task):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(context.generator("unet").initial_seed() % 2**32)
             self.model = self._build()
+        if options.start is not None:
+            self._continue(options.start)
         self.average = Average(self.model, options.average)
         self._latents: Tensor | None = None
 
@@ -88,6 +93,19 @@ class EmbeddedUnet(Task):
             cross_attention_dim=self._text[0].config.hidden_size, attention_head_dim=4, norm_num_groups=16,
             class_embed_type="projection", projection_class_embeddings_input_dim=CAMERA_DIM,
         )  # fmt: skip
+
+    def _continue(self, family: str) -> None:
+        """Take over another family's weights.
+
+        Raises:
+            UserError: its UNet has another shape.
+        """
+        weights = part(family, "unet", "embedded-unet") / "diffusion_pytorch_model.safetensors"
+        try:
+            self.model.load_state_dict({k: v.float() for k, v in load_file(weights).items()})
+        except RuntimeError as error:
+            reason = str(error).splitlines()[-1].strip()
+            raise UserError(f"start: the UNet of family '{family}' has another shape than this one: {reason}") from None
 
     def param_groups(self) -> list[dict[str, Any]]:
         return [{"params": list(self.model.parameters())}]
