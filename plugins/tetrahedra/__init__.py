@@ -1,0 +1,1 @@
+"""Deformable tetrahedra: an exact tetrahedral grid, marching tetrahedra, and the geometry made of both."""
