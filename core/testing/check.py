@@ -33,6 +33,7 @@ BASES: dict[str, type] = {
     "task": contracts.Task,
     "generator": contracts.Generator,
     "exporter": contracts.Exporter,
+    "converter": contracts.Converter,
     "metric": contracts.Metric,
 }
 
@@ -92,6 +93,8 @@ class Checked:
         context = Context(seed=seed)
         reference.scene(context)
         context.parts.pop(self.entry.kind, None)
+        context.parts["registry"] = self.registry
+        context.parts["asked"] = reference.asked(context)
         context.build = component_builder(self.registry, context)
         torch.manual_seed(noise)
         return self.target(self.options, context)
@@ -151,9 +154,9 @@ def spec(checked: Checked) -> ComponentSpec:
 
 def _run(checked: Checked) -> None:
     """The kind's own checks; an exception of the component is a problem like another."""
-    from core.testing import guidance, outputs, parts, tasks
+    from core.testing import converters, guidance, outputs, parts, tasks
 
-    checks = {**parts.CHECKS, **guidance.CHECKS, **outputs.CHECKS, **tasks.CHECKS}
+    checks = {**parts.CHECKS, **guidance.CHECKS, **outputs.CHECKS, **tasks.CHECKS, **converters.CHECKS}
     check = checks.get(checked.entry.kind)
     if check is None:
         return

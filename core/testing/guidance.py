@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core.contracts import Prior, Score, Step
+from core.contracts import Module, Prior, Score, Step
 from core.testing import reference
 from core.testing.check import Checked
 from core.testing.parts import finite, in_unit_range
@@ -96,6 +96,8 @@ def _check_score(c: Checked, score: Score, prior: Prior, name: str) -> None:
 def check_data(c: Checked) -> None:
     """Cameras that are valid and follow from the step alone."""
     data = c.build()
+    if isinstance(data, Module):  # it follows the scene
+        data.update(Step(0, 10, seed=5))
     torch.manual_seed(0)
     batch = data.batch(Step(3, 10, seed=5))
     if not c.require(isinstance(batch.get("cameras"), Cameras), "a batch holds cameras", f"keys: {sorted(batch)}"):

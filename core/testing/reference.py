@@ -11,8 +11,9 @@ import math
 import torch
 from torch import Tensor, nn
 
-from core.contracts import Background, Context, Geometry, Material, Prior, Renderer, Scene, Step
+from core.contracts import Background, Context, Geometry, Material, Prior, PromptProcessor, Renderer, Scene, Step
 from core.diffusion.process import DiffusionProcess, Parametrization
+from core.lift import Asked
 from core.spherical_harmonics import Y0
 from core.types import Cameras, Condition, Mesh, Render, Splats
 
@@ -38,6 +39,11 @@ class Ball(Geometry):
         """A subdivided octahedron, whatever the resolution."""
         vertices, faces = octasphere(2)
         return Mesh(vertices * self.radius.detach(), faces, colors=torch.full_like(vertices, 0.5))
+
+    def surface(self) -> Mesh:
+        """A subdivided octahedron that grows with the radius."""
+        vertices, faces = octasphere(2)
+        return Mesh(vertices * self.radius, faces)
 
     def splats(self) -> Splats:
         """258 round Gaussians on the surface, in the field's colours."""
@@ -190,3 +196,15 @@ def scene(context: Context | None = None) -> Scene:
     return Scene(
         parts["geometry"], parts["material"], parts["background"], parts["renderer"], "ball", "a red and green ball"
     )
+
+
+class SameText(PromptProcessor):
+    """Every view hears the sentence as it stands."""
+
+    def texts(self, prompt: str, cameras: Cameras) -> list[str]:
+        return [prompt] * len(cameras)
+
+
+def asked(context: Context) -> Asked:
+    """A job's sentence, as ``context.parts["asked"]``."""
+    return Asked("a red and green ball", "", SameText(None, context))

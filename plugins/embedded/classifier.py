@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from itertools import permutations
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -82,15 +83,32 @@ class Classifier(nn.Module):
 
 
 def degrade(rgb: Tensor, generator: torch.Generator) -> Tensor:
-    """Blur, noise and brightness, each at random per batch: what an optimised object looks like."""
+    """Blur by groups of pictures, noise and brightness of each: what an optimised object looks like."""
     x = rgb.permute(0, 3, 1, 2)
-    if torch.rand((), generator=generator) < 0.5:
-        size = int(torch.randint(24, 56, (), generator=generator))
-        x = F.interpolate(x, size=size, mode="bilinear", antialias=True)
-        x = F.interpolate(x, size=rgb.shape[1], mode="bilinear")
-    noise = torch.randn(x.shape, generator=generator) * (torch.rand((), generator=generator) * 0.06)
-    gain = 0.8 + 0.4 * torch.rand(x.shape[0], 1, 1, 1, generator=generator)
+    groups = []
+    for group in x.split(max(1, len(x) // 8)):  # resized by group: a size of its own for each picture costs more
+        size = int(torch.randint(12, 2 * x.shape[-1], (), generator=generator))
+        if size < x.shape[-1]:
+            group = F.interpolate(group, size=size, mode="bilinear", antialias=True)
+            group = F.interpolate(group, size=x.shape[-1], mode="bilinear")
+        groups.append(group)
+    x = torch.cat(groups)
+    spread = torch.rand(len(x), 1, 1, 1, generator=generator) * 0.06
+    gain = 0.8 + 0.4 * torch.rand(len(x), 1, 1, 1, generator=generator)
+    noise = torch.randn(x.shape, generator=generator) * spread
     return ((x - 0.5) * gain + 0.5 + noise).clamp(0, 1).permute(0, 2, 3, 1)
+
+
+def repaint(rgb: Tensor, share: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Exchange the channels of a ``share`` of the pictures: ``(pictures, whether each kept its colours)``.
+
+    A kind and a side must be read whatever the colour, in pairs too that no picture shows; grey stays grey.
+    """
+    orders = torch.tensor(list(permutations(range(3))))
+    roll = torch.rand(len(rgb), generator=generator)
+    chosen = torch.where(roll < share, torch.randint(1, 6, (len(rgb),), generator=generator), 0)
+    order = orders[chosen][:, None, None].expand_as(rgb)
+    return rgb.gather(-1, order), chosen == 0
 
 
 class EmbeddedClassifier(Task):
@@ -103,6 +121,8 @@ class EmbeddedClassifier(Task):
         """Folder of the family that is filled, or `built-in`."""
         width: int = Field(32, ge=8, multiple_of=8)
         """Channels of the first stage."""
+        repaint: float = Field(0.4, ge=0, lt=1)
+        """Share of pictures whose channels are exchanged; these teach kind and side alone."""
         average: float = Field(0.998, ge=0, lt=1)
         """Decay of the moving average of the weights that is saved."""
 
@@ -124,11 +144,18 @@ class EmbeddedClassifier(Task):
     def training_step(self, step: Step) -> dict[str, Tensor]:
         batch = self.data.batch(step)
         device = next(self.model.parameters()).device
-        logits = self.model(degrade(batch["rgb"], step.generator("degrade")).to(device))
+        rgb, true = repaint(batch["rgb"], self.options.repaint, step.generator("repaint"))
+        logits = self.model(degrade(rgb, step.generator("degrade")).to(device))
         labels = {k: batch[k].to(device) for k in ("category", "color")}
         labels["view"] = torch.tensor([VIEWS.index(w) for w in batch["view_word"]], device=device)
-        step.log(**{f"{k}_accuracy": float((z.argmax(1) == labels[k]).float().mean()) for k, z in logits.items()})
-        return {k: F.cross_entropy(z, labels[k]) for k, z in logits.items()}
+        counted = dict.fromkeys(labels, torch.ones(len(rgb), device=device)) | {"color": true.float().to(device)}
+        losses: dict[str, Tensor] = {}
+        for name, z in logits.items():
+            share = counted[name] / counted[name].sum().clamp(min=1)
+            right = (z.argmax(1) == labels[name]).float()
+            step.log(**{f"{name}_accuracy": float((right * share).sum())})
+            losses[name] = (F.cross_entropy(z, labels[name], reduction="none") * share).sum()
+        return losses
 
     def finish(self, run: Any) -> None:
         self.average.model.save(family_folder(self.options.family) / "classifier")  # type: ignore[operator]
