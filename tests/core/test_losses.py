@@ -88,3 +88,20 @@ def test_what_the_renderer_did_not_give_is_named(name: str) -> None:
 @pytest.mark.parametrize("entry", get_registry().entries("loss"), ids=lambda e: e.name)
 def test_every_loss_keeps_its_contract(entry: Any) -> None:
     assert check_component("loss", entry.qualified)
+
+
+def test_emptiness_costs_more_spread_thin() -> None:
+    one, many = torch.tensor([0.8, 0.0, 0.0, 0.0]), torch.full((4,), 0.2)
+    thick, thin = (losses.emptiness(seen(weights=w), STEP) for w in (one, many))
+    assert float(thick) == pytest.approx(math.log(9) / 4) and float(thin) == pytest.approx(4 * math.log(3) / 4)
+
+
+def test_eikonal_is_the_squared_distance_of_the_slope_from_one() -> None:
+    slopes = torch.tensor([[1.0, 0.0, 0.0], [0.0, 3.0, 4.0], [0.0, 0.0, 0.0]])
+    assert float(losses.eikonal(seen(**{"sdf-gradient": slopes}), STEP)) == pytest.approx(17 / 3)
+
+
+def test_total_variation_is_what_the_geometry_gives() -> None:
+    assert float(losses.total_variation(seen(variation=torch.tensor(0.7)), STEP)) == pytest.approx(0.7)
+    with pytest.raises(UserError, match="variation"):
+        losses.total_variation(seen(), STEP)

@@ -312,3 +312,39 @@ def test_it_owns_no_parameter_and_its_grid_is_part_of_the_checkpoint() -> None:
     made = renderer(cloud(1.0))
     assert made.param_groups() == [] and not list(made.parameters())
     assert "grid.density" in made.state_dict() and not any("geometry" in k for k in made.state_dict())
+
+
+def test_views_are_poses_until_they_are_rendered() -> None:
+    """Regression: rays of a whole turn computed ahead, gigabytes at 1024 pixels (D13)."""
+    around = Cameras.orbit(torch.zeros(120), torch.zeros(120), torch.ones(120), torch.ones(120), 1024, 1024)
+    held = [v for v in vars(around).values() if isinstance(v, Tensor)]
+    assert sum(v.numel() * v.element_size() for v in held) < 1 << 14
+
+
+def test_an_empty_scene_is_seen_and_has_an_empty_mesh(caplog: pytest.LogCaptureFixture) -> None:
+    """Regression: an empty surface that crashes (D14)."""
+    nothing = settled(ball(0.0))
+    seen = nothing(views(8), Step(0, 1))
+    assert float(seen.opacity.max()) == 0.0 and bool(torch.isfinite(seen.rgb).all())
+    assert nothing._part("geometry").mesh(16).faces.shape == (0, 3)
+    assert "the surface is empty" in caplog.text
+
+
+class Sided(Field):
+    """Knows its own normals, and a density that depends on the ray."""
+
+    def normals(self, points: Tensor) -> Tensor:
+        return torch.tensor([0.0, 0.0, 1.0]).expand(len(points), 3)
+
+    def along(self, points: Tensor, directions: Tensor, lengths: Tensor) -> dict[str, Tensor]:
+        return {"density": 20.0 * (directions[:, 0] < 0) * (points.norm(dim=-1) < 0.5), "features": points}
+
+
+@pytest.mark.parametrize("normals", [False, True])
+def test_a_geometry_s_own_normals_and_rays_count(normals: bool) -> None:
+    a, far = torch.tensor([0.0, math.pi]), torch.full((2,), 3.0)
+    cameras = Cameras.orbit(a, torch.zeros(2), far, torch.full((2,), 0.1), 4, 4)  # from the front and from behind
+    seen = renderer(Sided(lambda r: r), normals=normals)(cameras, Step(0, 1) if normals else None)
+    assert float(seen.opacity[0].min()) > 0.99 and float(seen.opacity[1].max()) == 0.0
+    assert seen.normal is not None
+    torch.testing.assert_close(seen.normal[0], seen.opacity[0] * torch.tensor([0.0, 0.0, 1.0]))
