@@ -57,7 +57,7 @@ class Latent(Material):
         prior, (_, height, width) = handle.load(), handle.space()
         rgb = _patterns(self.context.generator("latent-patterns"), 4 * height, 4 * width).to(self.to_rgb)
         latents = torch.cat([prior.encode(part) for part in rgb.split(_AT_ONCE)]).movedim(1, -1)
-        small = F.adaptive_avg_pool2d(rgb.movedim(-1, 1), latents.shape[1:3]).movedim(1, -1)
+        small = F.adaptive_avg_pool2d(rgb.movedim(-1, 1), (latents.shape[1], latents.shape[2])).movedim(1, -1)
         self.to_rgb.copy_(_affine(latents, small))
         flat = _flat(len(rgb))
         self.to_latent.copy_(_affine(small[flat], latents[flat]))

@@ -72,6 +72,8 @@ class SDF(HashField):
             return value
 
     base: Tensor  # [1, (cells + 1)^3, 1]: a dense hash level
+    annealed: Tensor  # [] the width, where it is not learned
+    log_width: nn.Parameter
 
     def __init__(self, options: Any, context: Context) -> None:
         super().__init__(options, context, "sdf")
