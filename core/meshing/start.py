@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
-import trimesh
 from torch import Tensor
 
-from core.errors import UserError
+from core.meshing.files import centred, read_mesh
 from core.types import Mesh
 
 
@@ -45,18 +42,4 @@ def load_mesh(path: str, radius: float) -> Mesh:
     Raises:
         UserError: no such file, not a mesh, or one without usable faces.
     """
-    source = Path(path).expanduser()
-    if not source.is_file():
-        raise UserError(f"geometry.file: there is no file {path}")
-    try:
-        mesh = trimesh.load(source, force="mesh", process=False)
-        vertices, faces = torch.as_tensor(mesh.vertices).float(), torch.as_tensor(mesh.faces).long()
-    except Exception as error:  # whatever a reader of some format raises on a broken file
-        raise UserError(f"geometry.file: {path} cannot be read as a mesh: {error}") from error
-    if not len(faces) or not bool(torch.isfinite(vertices).all()):
-        raise UserError(f"geometry.file: {path} has no faces, or vertices that are not finite")
-    if source.suffix.lower() in (".glb", ".gltf", ".obj"):
-        vertices = vertices[:, [2, 0, 1]]
-    used = vertices[faces.unique()]
-    vertices = vertices - (used.amin(0) + used.amax(0)) / 2
-    return Mesh(vertices * (radius / vertices[faces.unique()].norm(dim=-1).max().clamp(min=1e-9)), faces)
+    return centred(read_mesh(path, "geometry.file"), radius)

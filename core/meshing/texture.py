@@ -18,8 +18,9 @@ from core.meshing.unwrap import Unwrapped
 
 F32 = NDArray[np.float32]
 I32 = NDArray[np.int32]
-Paint = Callable[[F32, F32], F32]
-"""Colours [N, 3], sRGB in [0, 1], at points [N, 3] with unit normals [N, 3]."""
+Paint = Callable[..., F32]
+"""Colours [N, 3], sRGB in [0, 1], at points [N, 3] with unit normals [N, 3] and, where the surface has its own, UVs
+[N, 2] (else None)."""
 
 _CHUNK = 1 << 17
 _GREY = 0.7
@@ -30,16 +31,16 @@ _OUTSIDE, _INSIDE, _STEPS = 1.5, 3.0, 14
 def painter(scene: Scene, surface: Surface) -> Paint:
     """How to colour this surface: its geometry's features through the material, else the mesh's colours, else grey."""
     if overrides(scene.geometry, "field", "features"):
-        return lambda points, normals: _field_colours(scene, points, normals)
+        return lambda points, normals, uv=None: _field_colours(scene, points, normals, uv)
     source = surface.source
     if source is None or source.colors is None:
-        return lambda points, normals: np.full((len(points), 3), _GREY, np.float32)
+        return lambda points, normals, uv=None: np.full((len(points), 3), _GREY, np.float32)
     tree = cKDTree(source.vertices.detach().cpu().numpy())
     colours = source.colors.detach().float().cpu().numpy()
-    return lambda points, normals: colours[tree.query(points)[1]].astype(np.float32)
+    return lambda points, normals, uv=None: colours[tree.query(points)[1]].astype(np.float32)
 
 
-def _field_colours(scene: Scene, points: F32, normals: F32) -> F32:
+def _field_colours(scene: Scene, points: F32, normals: F32, uv: F32 | None = None) -> F32:
     """The material's colours, each point seen from straight above."""
     device, bound = scene.geometry.context.device, scene.geometry.context.bound
     colours = np.empty((len(points), 3), np.float32)
@@ -48,7 +49,8 @@ def _field_colours(scene: Scene, points: F32, normals: F32) -> F32:
             part = slice(start, start + _CHUNK)
             at = torch.from_numpy(np.ascontiguousarray(points[part])).to(device).clamp(-bound, bound)
             normal = torch.from_numpy(np.ascontiguousarray(normals[part])).to(device)
-            seen = scene.material(scene.geometry.features(at), at, -normal, normal)
+            place = None if uv is None else torch.from_numpy(np.ascontiguousarray(uv[part])).to(device)
+            seen = scene.material(scene.geometry.features(at, place), at, -normal, normal)
             colours[part] = seen.float().cpu().numpy()
     return np.clip(np.nan_to_num(colours, nan=_GREY), 0, 1)
 
@@ -86,8 +88,12 @@ def density_of(scene: Scene, surface: Surface) -> Field | None:
     return sampler(scene.geometry, "density") if surface.soft else None
 
 
-def bake(paint: Paint, density: Field | None, surface: Surface, mesh: Unwrapped, size: int) -> F32:
+def bake(
+    paint: Paint, density: Field | None, surface: Surface, mesh: Unwrapped, size: int, own: bool = False
+) -> F32:
     """The atlas [size, size, 3], sRGB in [0, 1], row 0 at v = 1; the gaps repeat the nearest chart's texel.
+
+    ``own`` says that the UVs are the geometry's, which may then look its features up by them.
 
     The repeated colours are the seam padding: neither bilinear sampling nor the smaller mip levels can pick up
     a background, because there is none.
@@ -102,7 +108,9 @@ def bake(paint: Paint, density: Field | None, surface: Surface, mesh: Unwrapped,
     if density is not None:
         points = points + normals * _offsets(density, surface.cell, mesh, face, bary)[covered][:, None]
     texture = np.zeros((size, size, 3), np.float32)
-    texture[covered] = paint(points.astype(np.float32), normals)
+    row, col = np.nonzero(covered)
+    uv = np.stack([(col + 0.5) / size, 1 - (row + 0.5) / size], 1).astype(np.float32) if own else None
+    texture[covered] = paint(points.astype(np.float32), normals, uv)
     return fill(texture, covered)
 
 

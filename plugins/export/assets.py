@@ -65,7 +65,7 @@ def dense_surface(scene: Scene, options: SurfaceConfig) -> Surface | None:
 
 def _dense(scene: Scene, options: SurfaceConfig) -> Surface | None:
     surface = extract(scene.geometry, scene.geometry.context.bound, options.resolution, options.level)
-    if surface is None or _finished(surface.source):
+    if surface is None or _own_uv(surface.source):
         return surface
     vertices, faces = cleanup.compact(surface.vertices, surface.faces)
     if len(faces) == 0:
@@ -78,14 +78,20 @@ def _dense(scene: Scene, options: SurfaceConfig) -> Surface | None:
     return surface
 
 
-def _finished(mesh: Mesh | None) -> bool:
-    return mesh is not None and mesh.uv is not None and mesh.texture is not None
+def _own_uv(mesh: Mesh | None) -> bool:
+    """Whether a mesh came with UVs that an atlas can use: nothing is cut off, smoothed or unwrapped anew then."""
+    if mesh is None or mesh.uv is None:
+        return False
+    if mesh.texture is None and not bool(((mesh.uv >= -1e-4) & (mesh.uv <= 1 + 1e-4)).all()):
+        log.warning("the mesh's UVs repeat its texture, which cannot hold what was learned: it is unwrapped anew")
+        return False
+    return True
 
 
 def textured_mesh(scene: Scene, options: TexturedConfig) -> Mesh | None:
     """The mesh with normals, UVs and a texture; None where the surface is empty (already told in the log).
 
-    A geometry that gives a mesh with a texture of its own keeps it untouched.
+    A geometry that gives a mesh with UVs of its own keeps them, and its texture where it has one.
     """
     return once(scene, ("export.textured", repr(options.model_dump())), lambda: _textured(scene, options))
 
@@ -94,12 +100,16 @@ def _textured(scene: Scene, options: TexturedConfig) -> Mesh | None:
     surface = dense_surface(scene, options)
     if surface is None:
         return None
-    if surface.source is not None and _finished(surface.source):
-        return _with_normals(surface.source)
-    vertices, faces = cleanup.decimate(surface.vertices, surface.faces, options.faces)
-    flat = unwrap(vertices, faces, options.texture, options.padding, options.crease)
+    own = surface.source is not None and _own_uv(surface.source)
+    if own and surface.source is not None:
+        if surface.source.texture is not None:
+            return _with_normals(surface.source)
+        flat = Unwrapped(*surface_arrays(_with_normals(surface.source)), surface.faces)
+    else:
+        vertices, faces = cleanup.decimate(surface.vertices, surface.faces, options.faces)
+        flat = unwrap(vertices, faces, options.texture, options.padding, options.crease)
     paint, density = texture.painter(scene, surface), texture.density_of(scene, surface)
-    image = texture.bake(paint, density, surface, flat, options.texture)
+    image = texture.bake(paint, density, surface, flat, options.texture, own)
     return _as_mesh(flat, image)
 
 

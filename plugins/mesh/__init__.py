@@ -1,0 +1,1 @@
+"""Triangle meshes: the mesh renderer, and the geometry of a mesh whose texture is learned."""
