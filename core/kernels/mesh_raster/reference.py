@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-PAIRS = 1 << 21  # face-pixel pairs held at once
+PAIRS = 1 << 17  # face-pixel pairs held at once: what fits into a processor's cache
 LEAST_AREA = 1e-6  # square pixels
 STEPS = 64  # faces looked through between two pixels
 
