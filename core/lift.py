@@ -173,11 +173,19 @@ class Lift(Task):
         context.parts["asked"] = self.asked
         self.data = build(options.data)
         self.losses = {name: self._loss(name) for name in options.losses}
+        if not options.guidance and not any(self._follows_pictures(name) for name in options.losses):
+            raise UserError(
+                f"no guidance, and none of the losses ({', '.join(options.losses)}) compares with the data's pictures: "
+                "nothing leads this lift. Add a guidance, or losses.image=1"
+            )
         self._guidance: list[Guidance] | None = None
         self._final: Cameras | None = None
 
     def _loss(self, name: str) -> Any:
         return self.context.parts["registry"].find("loss", name).load()
+
+    def _follows_pictures(self, loss: str) -> bool:
+        return "target" in self.context.parts["registry"].find("loss", loss).needs
 
     @property
     def geometry(self) -> Any:

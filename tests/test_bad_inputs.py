@@ -162,13 +162,13 @@ JOBS = {
     "negative-steps": bad("run tiny.yaml steps=-5", "steps: expected at least 1, found -5"),
     "out-of-range": bad("run tiny.yaml optimizer.lr=0", "optimizer.lr: expected more than 0, found 0"),
     "infinite": bad("run tiny.yaml optimizer.lr=.inf", "optimizer.lr: expected a finite number"),
-    "noise-out-of-range": bad("text 'a mug' guidance.0.score.low=2", "score.low: expected noise levels in [0, 1], found 2"),
-    "pictures-too-small": bad("text 'a mug' data.size=0", "data.size: expected at least 8 pixels, found 0"),
+    "noise-out-of-range": bad("run text-to-3d-sds prompt=mug guidance.0.score.low=2", "score.low: expected noise levels in [0, 1], found 2"),
+    "pictures-too-small": bad("text 'a mug' data.cameras.size=0", "data.cameras.size: expected at least 8 pixels, found 0"),
     "no-equals-sign": bad("run tiny.yaml steps", "'steps' is not of the form key=value"),
     "another-kind": bad("text 'a mug' geometry=volume", "no geometry named 'volume'. 'volume' is a renderer"),
     "text-where-a-list": bad("run tiny.yaml export=glb", "export: expected a list (each an exporter), found 'glb'"),
     "broken-override": bad("run tiny.yaml 'geometry={type: t-geometry'", "expected a geometry; not valid YAML"),
-    "no-guidance": bad("run tiny.yaml guidance=[]", "guidance: expected a list that is not empty"),
+    "no-guidance": bad("run tiny.yaml guidance=[] losses.t-loss=null", "nothing leads this lift"),
     "no-normals": bad(
         "text 'a mug' losses.orientation=0.1", "loss 'orientation' needs normal; nothing here gives it",
         "renderer nerf/volume by its options",
@@ -190,7 +190,7 @@ JOBS = {
         "text 'a mug' -p no:nerf", "no geometry named 'hash-grid'", "no renderer named 'volume'", "'nerf'", lines=2
     ),
     "no-model-named": bad(
-        "text 'a mug' 'guidance=[{prior: stable-diffusion, score: sds}]'", "prior.model: a text is required"
+        "run text-to-3d-sds prompt=mug 'guidance=[{prior: stable-diffusion, score: sds}]'", "prior.model: a text is required"
     ),
     "kernel-unknown": bad(
         "run tiny.yaml", "MAQUETTE_KERNELS: there is no kernel 'hash_gird'", "'hash_grid'",
@@ -204,7 +204,7 @@ JOBS = {
     "output-is-a-file": bad("run tiny.yaml --output file.txt", "output folder file.txt: it is a file"),
     "output-below-a-file": bad("run tiny.yaml output=file.txt/runs", "output folder file.txt/runs: Not a directory"),
     "no-family": bad(
-        "text 'a mug' guidance.0.prior.family=nowhere --output out", "nowhere/unet does not exist", "fit embedded-unet",
+        "text 'a mug' data.prior.family=nowhere --output out", "nowhere/unet does not exist", "fit embedded-unet",
         builds=True, made=frozenset({"out"}),
     ),
     "no-pipeline-folder": bad(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 from typing import Annotated, Any
 
@@ -17,7 +18,7 @@ from plugins.embedded.autoencoder import psnr
 from plugins.embedded.card import write_card
 from plugins.embedded.classifier import VIEWS, Classifier
 from plugins.embedded.family import record
-from plugins.embedded.judge import ClipPrecision
+from plugins.embedded.judge import FRONT_BEHIND, ClipPrecision
 from plugins.embedded.prior import Embedded
 
 
@@ -44,13 +45,15 @@ def evaluate(
         table["clip"][f"retrieval_of_{64}_{split}"] = _retrieval(family, batch)
         with torch.no_grad():
             logits = judge(batch["rgb"])
-        for name in ("category", "color"):
-            right = logits[name].argmax(1) == batch[name]
+        labels = batch | {"view": torch.tensor([VIEWS.index(word) for word in batch["view_word"]])}
+        for name in ("category", "color", "view"):
+            right = logits[name].argmax(1) == labels[name]
             table["classifier"][f"{name}_{split}"] = float(right.float().mean())
         for camera in (True, False):
             kind = "camera" if camera else "plain"
             found = _samples(prior, judge, batch, samples, camera)
             table["unet"] |= {f"{kind}_{k}_{split}": v for k, v in found.items()}
+    table["classifier"] |= _two_faces(judge)
     for part_name, figures in table.items():
         for name, value in figures.items():
             print(f"{part_name:<12}{name:<32}{value:8.3f}")
@@ -100,3 +103,22 @@ def _samples(
 
 def _views(logits: Tensor) -> list[str]:
     return [VIEWS[k] for k in logits.argmax(1).tolist()]
+
+
+@torch.no_grad()
+def _two_faces(judge: Classifier, count: int = 6) -> dict[str, float]:
+    """The Janus rule on true objects of every kind: how often it cries, and how often it finds a second front.
+
+    The second front is made of the true one: the views from 45 degrees left to right stand in for those from behind.
+    """
+    source = get_registry().find("data", "procedural").load()
+    azimuth = torch.arange(8) * torch.pi / 4
+    tilt, far, fov = (torch.full((8,), v) for v in (math.radians(15), 3.0, math.radians(40)))
+    cameras = Cameras.orbit(azimuth, tilt, far, fov, 64, 64)
+    front = []
+    for name in judge.categories:
+        for rgb in source.pictures_of(name, None, cameras, count):
+            front.append(judge(rgb)["view"].softmax(1)[:, VIEWS.index("front view")])
+    seen = torch.stack(front)
+    rules = {"janus_false_alarms": seen[:, 3:6], "janus_found": seen[:, [7, 0, 1]]}
+    return {name: float((views.mean(1) > FRONT_BEHIND).float().mean()) for name, views in rules.items()}

@@ -66,7 +66,7 @@ class Embedded(LatentPrior):
             self._warned.update(unknown)
             log.warning(
                 "the embedded prior never saw the word%s %s; it knows objects such as %s. For anything else use a "
-                "large model, as docs/large-models.md shows: guidance.0.prior.type=stable-diffusion",
+                "large model, as docs/large-models.md shows: run dreamfusion-sd guidance.0.prior.model=FOLDER",
                 "s" if len(unknown) > 1 else "",
                 ", ".join(repr(w) for w in unknown),
                 ", ".join(_kinds(self.words)),

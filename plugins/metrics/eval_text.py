@@ -7,8 +7,6 @@ Janus is a front seen from behind. Seconds are wall-clock of the whole job witho
 from __future__ import annotations
 
 import math
-import os
-import platform
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,6 +21,8 @@ from core.discovery import get_registry
 from core.errors import UserError
 from core.job import run_job
 from core.run import peak_memory
+from core.types import Cameras, Render
+from plugins.metrics.folders import fresh, machine, save_views
 
 HELD = "held_out"
 COLUMNS = ("category", "color", "r_precision", "janus", "seconds")
@@ -48,6 +48,8 @@ def evaluate(
             rows.append(row)
             print(f"{text:<28}" + "".join(f"{row.get(c, math.nan):>12.2f}" for c in COLUMNS), flush=True)
     totals = {name: total(rows, group) for name, group in (("all", None), (HELD, HELD))}
+    true = [{"prompt": r["prompt"], "group": r["group"]} | true_renders(r["prompt"], built) for r in rows]
+    totals["true renders"] = total(true, None)
     for name, found in totals.items():
         print(f"{name:<28}" + "".join(f"{found.get(c, math.nan):>12.2f}" for c in COLUMNS))
     memory = peak_memory(torch.device("cpu"))
@@ -78,12 +80,12 @@ def measure(text: str, config: str, output: Path, options: list[str], metrics: l
     start = time.perf_counter()
     job = load_job(config, overrides, registry, {"prompt": text})
     folder = output / "".join(c if c.isalnum() else "-" for c in text)
-    run = run_job(job, registry, folder=_fresh(folder), quiet=True)
+    run = run_job(job, registry, folder=fresh(folder), quiet=True)
     if run.state == "stopped":  # by Ctrl-C: half a lift must not be measured, nor the next one begun
         raise KeyboardInterrupt
     seconds = time.perf_counter() - start
     task: Any = run.task()
-    cameras = task.turntable(torch.arange(8) * math.pi / 4, elevation=math.radians(15), size=128)
+    cameras = turntable(128)
     with torch.no_grad():
         renders = task.eval().parts["renderer"](cameras)
     save_views(renders.rgb, folder / "turntable.png")
@@ -93,22 +95,33 @@ def measure(text: str, config: str, output: Path, options: list[str], metrics: l
     return found
 
 
-def _fresh(folder: Path) -> Path:
-    """``folder``, or the first free ``folder-2``, ``folder-3`` …"""
-    count, free = 1, folder
-    while free.exists():
-        count += 1
-        free = folder.with_name(f"{folder.name}-{count}")
-    return free
+def true_renders(text: str, metrics: list[Any], count: int = 4) -> dict[str, float]:
+    """What the metrics say of the real thing: unseen procedural objects of the prompt's kind and colour, same views.
+
+    The mean over ``count`` objects is what a perfect lift would get.
+    """
+    source = get_registry().find("data", "procedural").load()
+    judge = next(m.classifier for m in metrics if hasattr(m, "classifier"))
+    category, color = judge.expected(text)
+    if category is None:
+        return {}
+    cameras = turntable(64)
+    named = None if color is None else judge.colors[color]
+    pictures = source.pictures_of(judge.categories[category], named, cameras, count)
+    found: dict[str, list[float]] = {}
+    for rgb in pictures:
+        render = Render(rgb=rgb, opacity=torch.ones_like(rgb[..., :1]), cameras=cameras)
+        for metric in metrics:
+            for name, value in metric.measure(render, text).items():
+                found.setdefault(name, []).append(value)
+    return {name: sum(values) / count for name, values in found.items()}
 
 
-def save_views(rgb: torch.Tensor, path: Path) -> None:
-    """[B, H, W, 3] in [0, 1] as one row."""
-    from PIL import Image
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    row = torch.cat(list(rgb.clamp(0, 1).cpu()), 1)
-    Image.fromarray((row * 255).byte().numpy()).save(path)
+def turntable(size: int) -> Cameras:
+    """The eight views that are judged: 45 degrees apart, 15 degrees above the horizon."""
+    azimuth = torch.arange(8) * math.pi / 4
+    elevation, distance = torch.full((8,), math.radians(15)), torch.full((8,), 3.0)
+    return Cameras.orbit(azimuth, elevation, distance, torch.full((8,), math.radians(40)), size, size)
 
 
 def total(rows: list[dict[str, Any]], group: str | None) -> dict[str, float]:
@@ -119,8 +132,3 @@ def total(rows: list[dict[str, Any]], group: str | None) -> dict[str, float]:
         values = [r[column] for r in chosen if column in r]
         out[column] = sum(values) / len(values) if values else math.nan
     return out
-
-
-def machine() -> str:
-    """The machine in a few words."""
-    return f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}"

@@ -15,8 +15,12 @@ from pydantic import Field
 
 from core.config.base import Config as BaseConfig
 from core.contracts import Context, DataSource, Step
+from core.types import Cameras
 from plugins.procedural.categories import CATEGORIES
 from plugins.procedural.dataset import CATEGORY_NAMES, COLOR_NAMES, sample_batch
+from plugins.procedural.objects import make_object
+from plugins.procedural.splits import seeds_of
+from plugins.procedural.tracer import render
 
 log = logging.getLogger("maquette")
 
@@ -78,6 +82,23 @@ class ProceduralData(DataSource):
         out: dict[str, Any] = {k: torch.from_numpy(np.asarray(pool[k][index])) for k in _ARRAYS if k != "rgb"}
         out["rgb"] = torch.from_numpy(np.asarray(pool["rgb"][index])).float() / 255.0
         return out | {k: [pool[k][i] for i in index] for k in _TEXTS} | {"index": index}
+
+    @staticmethod
+    def pictures_of(category: str, color: str | None, cameras: Cameras, count: int) -> torch.Tensor:
+        """[count, V, H, W, 3] in [0, 1]: ``count`` unseen objects of a kind, each from the V cameras.
+
+        Args:
+            color: one of ``color_names``, or None for whatever each object's seed draws.
+        """
+        first = seeds_of("test").start
+        objects = [make_object(first + k, category, color) for k in range(count)]
+        views = len(cameras)
+        c2w = cameras.c2w.double().cpu().numpy()
+        owner = np.arange(count * views) // views
+        made = render(
+            objects, np.tile(c2w, (count, 1, 1)), float(cameras.fov_y[0]), cameras.height, cameras.width, 2, owner=owner
+        )
+        return torch.from_numpy(made["rgb"]).float().view(count, views, cameras.height, cameras.width, 3)
 
     @property
     def folder(self) -> Path:

@@ -12,7 +12,8 @@ from PIL import Image
 from core.errors import UserError
 from core.testing import check_component
 from plugins.metrics import eval_text
-from plugins.metrics.eval_text import machine, read_prompts, save_views, total
+from plugins.metrics.eval_text import read_prompts, total
+from plugins.metrics.folders import fresh, machine, save_views
 
 ROWS = [
     {"prompt": "a", "group": "seen", "category": 1.0, "color": 0.0, "r_precision": 1.0, "janus": 0.0, "seconds": 10.0},
@@ -81,11 +82,11 @@ def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
 
 def test_a_folder_that_is_taken_gets_a_number(tmp_path: Path) -> None:
     folder = tmp_path / "a-red-mug"
-    assert eval_text._fresh(folder) == folder
+    assert fresh(folder) == folder
     folder.mkdir()
-    assert eval_text._fresh(folder).name == "a-red-mug-2"
+    assert fresh(folder).name == "a-red-mug-2"
     (tmp_path / "a-red-mug-2").mkdir()
-    assert eval_text._fresh(folder).name == "a-red-mug-3"
+    assert fresh(folder).name == "a-red-mug-3"
 
 
 def test_views_are_saved_as_one_row(tmp_path: Path) -> None:
@@ -100,3 +101,13 @@ def test_views_are_saved_as_one_row(tmp_path: Path) -> None:
 
 def test_the_machine_is_named() -> None:
     assert torch.__version__ in machine() and "cores" in machine()
+
+
+def test_the_judge_reads_true_renders_of_what_a_prompt_names() -> None:
+    from core.contracts import Context
+    from plugins.embedded.judge import Judge
+
+    found = eval_text.true_renders("a blue chair", [Judge(Judge.Config(), Context())], count=2)
+    assert found["category"] == 1.0 and found["color"] == 1.0 and "seconds" not in found
+    other = eval_text.true_renders("something else", [Judge(Judge.Config(), Context())])
+    assert other == {}
