@@ -279,3 +279,16 @@ class Points:
     positions: Tensor
     normals: Tensor | None = None
     colors: Tensor | None = None
+
+
+@dataclass
+class DistanceGrid:
+    """A signed distance on a grid over the scene's cube.
+
+    Attributes:
+        values: [R, R, R] world units, negative inside, indexed x, y, z from -bound to bound.
+        bound: half the cube's side.
+    """
+
+    values: Tensor
+    bound: float

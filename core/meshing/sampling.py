@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from scipy.spatial import cKDTree
 from torch import Tensor
 
 from core.errors import UserError
@@ -59,3 +60,11 @@ def colors_at(mesh: Mesh, face: Tensor, bary: Tensor) -> Tensor | None:
         seen = torch.nn.functional.grid_sample(picture, grid, align_corners=False, padding_mode="border")
         return seen[0, :, 0].T
     return None if mesh.colors is None else _blend(mesh.colors, corners, bary)
+
+
+def nearest_colors(points: Tensor, mesh: Mesh) -> Tensor | None:
+    """[N, 3] the colours of a mesh's vertices nearest to ``points`` [N, 3]; None where it has none."""
+    if mesh.colors is None:
+        return None
+    _, index = cKDTree(mesh.vertices.detach().cpu().numpy()).query(points.detach().cpu().numpy())
+    return mesh.colors[torch.from_numpy(index).to(mesh.colors.device)]

@@ -1,4 +1,4 @@
-"""Evaluation of text to 3D."""
+"""Evaluation: text to 3D, and reconstruction of known objects."""
 
 from core import hookimpl
 
@@ -9,3 +9,5 @@ API = 1
 def register(registry):  # type: ignore[no-untyped-def]
     registry.add("command", "eval-text", "plugins.metrics.eval_text:evaluate",
                  "lift a fixed list of prompts and measure what came out")  # fmt: skip
+    registry.add("command", "eval-reconstruction", "plugins.metrics.eval_reconstruction:evaluate",
+                 "fit each geometry to posed pictures of known objects and measure what came out")  # fmt: skip

@@ -222,6 +222,8 @@ class Tetrahedra(HashField):
         points = self.lattice.all_positions(self.distances.device)
         if overrides(other, "sdf"):
             return torch.cat([other.sdf(part) for part in points.split(1 << 17)])
+        if not overrides(other, "field", "density", "mesh"):
+            raise UserError(f"there is nothing to start from: {type(other).__name__} has no shape that can be read")
         found = extract(other, self.context.bound, max(64, self.options.resolution + 1))
         if found is None:
             raise UserError("there is nothing to start from: the earlier stage's surface is empty")
@@ -233,8 +235,8 @@ class Tetrahedra(HashField):
         generator = self.context.generator("tetrahedra-init")
         made = self.mesh(0)
         optimizer = torch.optim.Adam([{"params": g["params"]} for g in HashField.param_groups(self)], lr=0.01)
-        for index in range(200):
-            points = sample_surface(made, 4096, generator).positions
+        for index in range(100):
+            points = sample_surface(made, 2048, generator).positions
             points = points + torch.randn(points.shape, generator=generator).to(points) * 0.5 * self.lattice.size
             with torch.no_grad():
                 wanted = other.features(points)

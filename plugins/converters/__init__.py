@@ -1,0 +1,1 @@
+"""Converters: one representation of a finished scene to another."""
