@@ -1,50 +1,18 @@
-"""A compiled triangle rasteriser: which face a pixel sees and where on it. Used in texture space and in views."""
+"""Which face a pixel sees and where on it, for arrays: the mesh kernel in texture space, and lookups beside it."""
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
-from numba import njit
+import torch
 from numpy.typing import NDArray
+
+from core.kernels.mesh_raster import rasterise as kernel
 
 F32 = NDArray[np.float32]
 I32 = NDArray[np.int32]
 I64 = NDArray[np.int64]
-
-
-@njit(cache=True, error_model="numpy")
-def _fill(xy: Any, near: Any, faces: Any, face: Any, bary: Any, best: Any) -> None:
-    height, width = face.shape
-    for f in range(faces.shape[0]):
-        i, j, k = faces[f, 0], faces[f, 1], faces[f, 2]
-        if near[i] <= 0.0 or near[j] <= 0.0 or near[k] <= 0.0:
-            continue
-        x0, y0, x1, y1, x2, y2 = xy[i, 0], xy[i, 1], xy[j, 0], xy[j, 1], xy[k, 0], xy[k, 1]
-        area = (x1 - x0) * (y2 - y0) - (x2 - x0) * (y1 - y0)
-        if area == 0.0:
-            continue
-        left = max(int(math.ceil(min(x0, x1, x2) - 0.5)), 0)
-        right = min(int(math.floor(max(x0, x1, x2) - 0.5)), width - 1)
-        top = max(int(math.ceil(min(y0, y1, y2) - 0.5)), 0)
-        bottom = min(int(math.floor(max(y0, y1, y2) - 0.5)), height - 1)
-        for row in range(top, bottom + 1):
-            y = row + 0.5
-            for col in range(left, right + 1):
-                x = col + 0.5
-                a = ((x1 - x) * (y2 - y) - (x2 - x) * (y1 - y)) / area
-                b = ((x2 - x) * (y0 - y) - (x0 - x) * (y2 - y)) / area
-                c = 1.0 - a - b
-                if a < -1e-9 or b < -1e-9 or c < -1e-9:
-                    continue
-                depth = a * near[i] + b * near[j] + c * near[k]
-                if depth > best[row, col]:
-                    best[row, col] = depth
-                    face[row, col] = f
-                    bary[row, col, 0] = a * near[i] / depth
-                    bary[row, col, 1] = b * near[j] / depth
-                    bary[row, col, 2] = c * near[k] / depth
 
 
 def rasterise(xy: F32, faces: I64, height: int, width: int, near: F32 | None = None) -> tuple[I32, F32, F32]:
@@ -59,12 +27,18 @@ def rasterise(xy: F32, faces: I64, height: int, width: int, near: F32 | None = N
     Returns:
         ``face`` [H, W] (-1 where there is none), ``bary`` [H, W, 3] weights of its corners, ``inverse depth`` [H, W].
     """
-    face = np.full((height, width), -1, np.int32)
-    bary = np.zeros((height, width, 3), np.float32)
-    best = np.zeros((height, width))
-    closeness = np.ones(len(xy)) if near is None else near.astype(np.float64)
-    _fill(xy.astype(np.float64), closeness, faces.astype(np.int64), face, bary, best)
-    return face, bary, best.astype(np.float32)
+    depth = np.ones(len(xy)) if near is None else 1 / np.where(near > 0, near, np.nan).astype(np.float64)
+    points = np.concatenate([xy * depth[:, None], depth[:, None]], 1)
+    with torch.no_grad():
+        seen = kernel(torch.from_numpy(points)[None], torch.from_numpy(_whole(faces)), height, width, near=1e-9)
+    face, bary, far = (t[0].numpy() for t in seen)
+    hit = face >= 0
+    inverse = np.where(hit, 1 / np.where(hit, far, 1), 0)
+    return face.astype(np.int32), bary.astype(np.float32), inverse.astype(np.float32)
+
+
+def _whole(faces: Any) -> I64:
+    return np.ascontiguousarray(faces, np.int64)
 
 
 def blend(values: F32, faces: I64, face: I32, bary: F32) -> F32:
