@@ -204,6 +204,11 @@ class Material(Module):
     latent: bool = False
     """Whether features are a prior's latents, which a renderer adds up as they are (``Render.extras["latent"]``)."""
 
+    def maps(self, features: Tensor) -> dict[str, Tensor]:
+        """What a surface is, apart from its light, for exporters: ``base_color`` [N, 3] sRGB, ``roughness`` and
+        ``metallic`` [N, 1], in [0, 1]. None by default: the colour is all there is."""
+        return {}
+
     def behind(self, rgb: Tensor) -> Tensor:
         """Where ``latent``: [..., C] latents of a background's sRGB [..., 3]."""
         raise NotImplementedError(f"{type(self).__name__} renders no latents")

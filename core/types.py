@@ -214,6 +214,7 @@ class Mesh:
         normals: [V, 3] unit, or None.
         uv: [V, 2] in [0, 1], origin at the lower left, or None.
         texture: [T, T, 3] sRGB in [0, 1], row 0 at the top (v = 1), or None.
+        roughness_metallic: [T, T, 2] in [0, 1], laid out as the texture, or None: a rough dielectric.
     """
 
     vertices: Tensor
@@ -222,6 +223,7 @@ class Mesh:
     normals: Tensor | None = None
     uv: Tensor | None = None
     texture: Tensor | None = None
+    roughness_metallic: Tensor | None = None
 
     def __repr__(self) -> str:
         shown = [f"{n}{list(v.shape)}" for n, v in vars(self).items() if v is not None]

@@ -10,8 +10,9 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial import cKDTree
+from torch import Tensor
 
-from core.contracts import Scene
+from core.contracts import Material, Scene
 from core.meshing.raster import blend, rasterise
 from core.meshing.surface import Field, Surface, overrides, sampler
 from core.meshing.unwrap import Unwrapped
@@ -41,18 +42,47 @@ def painter(scene: Scene, surface: Surface) -> Paint:
 
 
 def _field_colours(scene: Scene, points: F32, normals: F32, uv: F32 | None = None) -> F32:
-    """The material's colours, each point seen from straight above."""
+    """The material's colours: those of its surface where it tells them from their light, else as seen from straight
+    above each point."""
+
+    def colour(features: Tensor, at: Tensor, normal: Tensor) -> Tensor:
+        maps = scene.material.maps(features)
+        return maps["base_color"] if maps else scene.material(features, at, -normal, normal)
+
+    return np.clip(np.nan_to_num(_asked(scene, colour, 3, points, normals, uv), nan=_GREY), 0, 1)
+
+
+def roughness_metallic(scene: Scene) -> Paint | None:
+    """Roughness and metallic [N, 2] of a material that has them, to be baked like colours; else None."""
+    if not overrides_maps(scene) or not overrides(scene.geometry, "field", "features"):
+        return None
+
+    def both(features: Tensor, at: Tensor, normal: Tensor) -> Tensor:
+        maps = scene.material.maps(features)
+        return torch.cat([maps["roughness"], maps["metallic"]], -1)
+
+    return lambda points, normals, uv=None: np.clip(_asked(scene, both, 2, points, normals, uv), 0, 1)
+
+
+def overrides_maps(scene: Scene) -> bool:
+    """Whether the material tells its surface from its light."""
+    return type(scene.material).maps is not Material.maps
+
+
+def _asked(
+    scene: Scene, what: Callable[..., Tensor], channels: int, points: F32, normals: F32, uv: F32 | None
+) -> F32:
+    """[N, channels] of ``what(features, points, normals)``, in chunks."""
     device, bound = scene.geometry.context.device, scene.geometry.context.bound
-    colours = np.empty((len(points), 3), np.float32)
+    found = np.empty((len(points), channels), np.float32)
     with torch.no_grad():
         for start in range(0, len(points), _CHUNK):
             part = slice(start, start + _CHUNK)
             at = torch.from_numpy(np.ascontiguousarray(points[part])).to(device).clamp(-bound, bound)
             normal = torch.from_numpy(np.ascontiguousarray(normals[part])).to(device)
             place = None if uv is None else torch.from_numpy(np.ascontiguousarray(uv[part])).to(device)
-            seen = scene.material(scene.geometry.features(at, place), at, -normal, normal)
-            colours[part] = seen.float().cpu().numpy()
-    return np.clip(np.nan_to_num(colours, nan=_GREY), 0, 1)
+            found[part] = what(scene.geometry.features(at, place), at, normal).float().cpu().numpy()
+    return found
 
 
 def seek(density: Field, points: F32, normals: F32, cell: float) -> F32:
@@ -91,7 +121,8 @@ def density_of(scene: Scene, surface: Surface) -> Field | None:
 def bake(
     paint: Paint, density: Field | None, surface: Surface, mesh: Unwrapped, size: int, own: bool = False
 ) -> F32:
-    """The atlas [size, size, 3], sRGB in [0, 1], row 0 at v = 1; the gaps repeat the nearest chart's texel.
+    """The atlas [size, size, C] of what ``paint`` gives (colours: sRGB in [0, 1]), row 0 at v = 1; the gaps repeat the
+    nearest chart's texel.
 
     ``own`` says that the UVs are the geometry's, which may then look its features up by them.
 
@@ -107,10 +138,11 @@ def bake(
     normals = _unit(blend(mesh.normals, mesh.faces, face[covered], bary[covered]))
     if density is not None:
         points = points + normals * _offsets(density, surface.cell, mesh, face, bary)[covered][:, None]
-    texture = np.zeros((size, size, 3), np.float32)
     row, col = np.nonzero(covered)
     uv = np.stack([(col + 0.5) / size, 1 - (row + 0.5) / size], 1).astype(np.float32) if own else None
-    texture[covered] = paint(points.astype(np.float32), normals, uv)
+    painted = paint(points.astype(np.float32), normals, uv)
+    texture = np.zeros((size, size, painted.shape[1]), np.float32)
+    texture[covered] = painted
     return fill(texture, covered)
 
 

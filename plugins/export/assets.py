@@ -109,8 +109,12 @@ def _textured(scene: Scene, options: TexturedConfig) -> Mesh | None:
         vertices, faces = cleanup.decimate(surface.vertices, surface.faces, options.faces)
         flat = unwrap(vertices, faces, options.texture, options.padding, options.crease)
     paint, density = texture.painter(scene, surface), texture.density_of(scene, surface)
-    image = texture.bake(paint, density, surface, flat, options.texture, own)
-    return _as_mesh(flat, image)
+    mesh = _as_mesh(flat, texture.bake(paint, density, surface, flat, options.texture, own))
+    further = texture.roughness_metallic(scene)
+    if further is not None:
+        baked = texture.bake(further, density, surface, flat, options.texture, own)
+        mesh.roughness_metallic = torch.from_numpy(baked)
+    return mesh
 
 
 def _as_mesh(flat: Unwrapped, image: F32) -> Mesh:
@@ -171,6 +175,14 @@ def texture_image(mesh: Mesh) -> Image.Image:
     if mesh.texture is None:
         raise ValueError("the mesh has no texture")
     return Image.fromarray(to_bytes(mesh.texture.detach().float().cpu().numpy()))
+
+
+def surface_image(mesh: Mesh) -> Image.Image | None:
+    """glTF's picture of a surface: roughness in green, metallic in blue; None where the mesh says neither."""
+    if mesh.roughness_metallic is None:
+        return None
+    both = mesh.roughness_metallic.detach().float().cpu().numpy()
+    return Image.fromarray(to_bytes(np.concatenate([np.ones_like(both[..., :1]), both], -1)))
 
 
 def to_bytes(colours: F32) -> np.ndarray[Any, np.dtype[np.uint8]]:

@@ -16,6 +16,7 @@ from plugins.export.assets import (
     destination,
     skipped,
     surface_arrays,
+    surface_image,
     texture_image,
     textured_mesh,
     y_up,
@@ -25,19 +26,21 @@ from plugins.export.assets import (
 def glb_bytes(mesh: Mesh, name: str) -> bytes:
     """A textured mesh as the bytes of a GLB file.
 
-    glTF is y up with its front on +z; ``baseColorTexture`` is sRGB by the standard, as the atlas is. The
-    material is a rough dielectric: the texture shows as it was baked. No colour per vertex is written, which
-    viewers would multiply with the texture.
+    glTF is y up with its front on +z; ``baseColorTexture`` is sRGB by the standard, as the atlas is. The material has
+    the mesh's roughness and metallic; without them it is a rough dielectric: the texture shows as it was baked. No
+    colour per vertex is written, which viewers would multiply with the texture.
 
     Args:
         mesh: with normals, UVs and texture.  name: of the node and the mesh in the file.
     """
+    surface = surface_image(mesh)
     material = PBRMaterial(
         name=f"{name}-material",
         baseColorTexture=texture_image(mesh),
         baseColorFactor=[255, 255, 255, 255],
-        metallicFactor=0.0,
-        roughnessFactor=0.9,
+        metallicRoughnessTexture=surface,
+        metallicFactor=0.0 if surface is None else 1.0,
+        roughnessFactor=0.9 if surface is None else 1.0,
         doubleSided=True,
     )
     vertices, normals, uv = surface_arrays(mesh)
