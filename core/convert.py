@@ -10,7 +10,8 @@ import torch
 from core.contracts import Context, Geometry, Scene
 from core.errors import UserError, did_you_mean
 from core.meshing import cleanup
-from core.meshing.surface import extract, overrides
+from core.meshing.surface import overrides
+from core.meshing.takeover import surface_of
 from core.meshing.texture import density_of, painter, vertex_colours
 from core.signals import SIGNALS, alternatives
 from core.types import Mesh
@@ -18,6 +19,7 @@ from core.types import Mesh
 if TYPE_CHECKING:
     from core.registry import Entry, Registry
 
+_ALL = 1 << 30  # faces: as many as there are
 _METHODS = {"density": ("field", "density"), "sdf": ("sdf",), "mesh": ("mesh", "surface"), "gaussians": ("splats",)}
 
 
@@ -70,17 +72,9 @@ def scene_mesh(scene: Scene, resolution: int = 128, level: float | None = None, 
     """
     name = type(scene.geometry).__name__
     if not representations(scene.geometry) & {"density", "sdf", "mesh"}:
-        raise UserError(f"there is nothing to convert: {name} has no density, no signed distance and no mesh")
-    surface = extract(scene.geometry, scene.geometry.context.bound, resolution, level)
-    if surface is None:
-        raise UserError(f"there is nothing to convert: {name} has no surface")
-    vertices, triangles = cleanup.compact(surface.vertices, surface.faces)
-    if not len(triangles):
-        raise UserError(f"there is nothing to convert: all faces of {name} are degenerate")
-    vertices, triangles = cleanup.largest_parts(vertices, triangles, 0.02)
-    triangles = cleanup.outwards(vertices, triangles)
-    if faces is not None:
-        vertices, triangles = cleanup.decimate(vertices, triangles, faces)
+        raise UserError(f"there is nothing to start from: {name} has no density, no signed distance and no mesh")
+    surface = surface_of(scene.geometry, resolution, _ALL if faces is None else faces, level)
+    vertices, triangles = surface.vertices, surface.faces
     normals = cleanup.vertex_normals(vertices, triangles)
     colours = vertex_colours(painter(scene, surface), density_of(scene, surface), surface, vertices, normals)
     arrays = (torch.from_numpy(np.ascontiguousarray(a)) for a in (vertices, triangles, colours, normals))

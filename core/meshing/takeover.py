@@ -25,15 +25,17 @@ ROUNDS = 4  # of smoothing
 SAMPLES = 200_000
 
 
-def surface_of(geometry: Geometry, resolution: int, faces: int) -> Surface:
+def surface_of(geometry: Geometry, resolution: int, faces: int, level: float | None = None) -> Surface:
     """The cleaned surface of any geometry, at most about ``faces`` triangles; one with UVs of its own stays as it is.
+
+    A density is cut at ``level``, which None chooses.
 
     Raises:
         UserError: it has none.
     """
-    found = extract(geometry, geometry.context.bound, resolution)
+    found = extract(geometry, geometry.context.bound, resolution, level)
     if found is None:
-        raise UserError(f"the earlier stage's {type(geometry).__name__} has no surface, so no mesh can start from it")
+        raise UserError(f"there is nothing to start from: {type(geometry).__name__} has no surface")
     if found.source is not None and found.source.uv is not None:
         return found
     vertices, triangles = cleanup.compact(found.vertices, found.faces)
@@ -43,7 +45,7 @@ def surface_of(geometry: Geometry, resolution: int, faces: int) -> Surface:
             vertices = cleanup.taubin(vertices, triangles, ROUNDS)
         vertices, triangles = cleanup.decimate(vertices, cleanup.outwards(vertices, triangles), faces)
     if not len(triangles):
-        raise UserError(f"the earlier stage's {type(geometry).__name__} has only faces without area")
+        raise UserError(f"there is nothing to start from: all faces of {type(geometry).__name__} have no area")
     found.vertices, found.faces = vertices, triangles
     return found
 
@@ -77,4 +79,8 @@ class Painted:
         assert drawn.colors is not None
         tree, known = cKDTree(drawn.positions.numpy()), drawn.colors.numpy()
         surface = Surface(mesh.vertices.numpy(), mesh.faces.numpy(), source=mesh)
-        return cls(surface, lambda points, normals, uv=None: known[tree.query(points)[1]].astype(np.float32))
+
+        def colors(points: F32, normals: F32, uv: F32 | None = None) -> F32:
+            return np.asarray(known[tree.query(points)[1]], np.float32)
+
+        return cls(surface, colors)

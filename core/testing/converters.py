@@ -49,7 +49,8 @@ class Empty(Geometry):
 
     def splats(self) -> Splats:
         """No Gaussians."""
-        return Splats(*(torch.zeros(0, k) for k in (3, 3, 4)), torch.zeros(0), torch.zeros(0, 1, 3))
+        none = torch.zeros(0, 3)
+        return Splats(none, none, torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, 1, 3))
 
 
 def check_converter(c: Checked) -> None:

@@ -138,7 +138,7 @@ def held_out(task: Any, folder: Path) -> dict[str, float]:
     """PSNR in dB over the held-out pictures (of the mean squared error of all); a sheet shows them beside the truth."""
     cameras, (truth, _) = task.data.cameras(held_out=True).to(task.context.device), task.data.pictures(held_out=True)
     seen = torch.cat([task.parts["renderer"](cameras[k : k + 1]).rgb for k in range(len(cameras))]).clamp(0, 1).cpu()
-    save_views(torch.cat([truth[:6], seen[:6]], 1), folder / "held-out.png")
+    save_views(torch.cat([truth, seen], 1)[:: max(1, len(seen) // 6)], folder / "held-out.png")
     return {"psnr": psnr(seen, truth)}
 
 
@@ -160,7 +160,7 @@ def surface_error(task: Any, folder: Path) -> dict[str, float]:
     files = list(exporter(exporter.Config(), task.context).export(task.scene(), folder / "assets"))
     if not files:
         return {"chamfer_percent": math.inf, "f_score": 0.0}
-    loaded = trimesh.load(files[0], force="mesh", process=False)
+    loaded: Any = trimesh.load(files[0], force="mesh", process=False)
     mesh = Mesh(torch.as_tensor(loaded.vertices).float(), torch.as_tensor(loaded.faces).long())
     found = sample_surface(mesh, POINTS, torch.Generator().manual_seed(0)).positions
     percent = 100 * float(chamfer(found, truth)) / diagonal

@@ -148,5 +148,5 @@ class Broken(Geometry):
 @pytest.mark.parametrize("value", [0.0, math.nan, math.inf])
 def test_broken_meshes_are_refused(value: float, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Broken, "value", value)
-    with pytest.raises(UserError, match="nothing to convert"):
+    with pytest.raises(UserError, match="nothing to start from"):
         scene_mesh(scene_of(Broken))
