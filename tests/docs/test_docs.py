@@ -164,12 +164,12 @@ def _load(verb: str, words: list[str], positional: list[str]) -> None:
 
 @pytest.mark.parametrize(("page", "text"), each(lambda page: blocks(page, "yaml")))
 def test_job_files_load(page: Path, text: str, tmp_path: Path) -> None:
-    """Every YAML block is a job, or options of one (then laid over the default preset)."""
+    """Every YAML block is a job, or options of one (then laid over score distillation's preset)."""
     if text.startswith("# mistakes.yaml"):
         pytest.skip("its mistakes are what is shown")
     tree = parse(text, "block", problems := [])
     assert tree is not None and problems == []
-    whole = text if {"task", "extends"} & set(tree.value) else f"extends: {PRESETS / 'text-to-3d.yaml'}\n{text}"
+    whole = text if {"task", "extends"} & set(tree.value) else f"extends: {PRESETS / 'text-to-3d-sds.yaml'}\n{text}"
     (tmp_path / "job.yaml").write_text(whole)
     assert load_job(tmp_path / "job.yaml", [], get_registry(), {"prompt": "a red mug"}).stages
 
