@@ -55,7 +55,7 @@ class MeshRasterizer(Renderer):
             raise UserError(f"the mesh has vertices that are not finite at step {step.index}; lower the learning rate")
         seen = self._smooth(*self._shaded(mesh, fine, step is not None), s)
         opacity = seen["opacity"]
-        extras = {k: seen[k] for k in ("uv", "latent") if k in seen}
+        extras: dict[str, Tensor] = {k: seen[k] for k in ("uv", "latent") if k in seen}
         rgb = seen["rgb"]
         if "latent" in extras and step is None:
             shown = self._part("material").picture(extras["latent"])
@@ -77,9 +77,7 @@ class MeshRasterizer(Renderer):
         light = cameras.position[:, None, None] + place.new_tensor([0.0, 0.0, 0.5])  # a little above the camera
         material = self._part("material")
         features = self._part("geometry").features(place[hit], None if uv is None else uv[hit])
-        colour = material(
-            features, place[hit], directions[hit], normal[hit], light.expand_as(place)[hit]
-        )  # fmt: skip
+        colour = material(features, place[hit], directions[hit], normal[hit], light.expand_as(place)[hit])
         behind = self._part("background")(directions)
         pictures = {
             "rgb": behind.index_put(hit.nonzero(as_tuple=True), colour.to(behind)),
