@@ -209,6 +209,10 @@ class Material(Module):
         ``metallic`` [N, 1], in [0, 1]. None by default: the colour is all there is."""
         return {}
 
+    def latents(self, features: Tensor) -> Tensor:
+        """Where ``latent``: [N, C] the part of the features [N, C'] that are latents; all of them by default."""
+        return features
+
     def behind(self, rgb: Tensor) -> Tensor:
         """Where ``latent``: [..., C] latents of a background's sRGB [..., 3]."""
         raise NotImplementedError(f"{type(self).__name__} renders no latents")

@@ -10,3 +10,5 @@ def register(registry):  # type: ignore[no-untyped-def]
     registry.add("material", "latent", "plugins.latent.latent:Latent",
                  "features are the prior's latents, rendered as they are (Latent-NeRF, SJC)",
                  needs=["features"], gives=["latent"])  # fmt: skip
+    registry.add("material", "hybrid-latent", "plugins.latent.hybrid:HybridLatent",
+                 "colours and the prior's latents side by side", needs=["features"], gives=["latent"])  # fmt: skip

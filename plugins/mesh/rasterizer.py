@@ -79,8 +79,9 @@ class MeshRasterizer(Renderer):
         features = self._part("geometry").features(place[hit], None if uv is None else uv[hit])
         colour = material(features, place[hit], directions[hit], normal[hit], light.expand_as(place)[hit])
         behind = self._part("background")(directions)
+        where = hit.nonzero(as_tuple=True)
         pictures = {
-            "rgb": behind.index_put(hit.nonzero(as_tuple=True), colour.to(behind)),
+            "rgb": behind.index_put(where, colour.to(behind)),
             "opacity": hit[..., None].to(place),
             "normal": normal,
             "depth": fragments.depth[..., None],
@@ -88,7 +89,7 @@ class MeshRasterizer(Renderer):
         if uv is not None:
             pictures["uv"] = uv
         if material.latent:
-            pictures["latent"] = material.behind(behind).index_put(hit.nonzero(as_tuple=True), features)
+            pictures["latent"] = material.behind(behind).index_put(where, material.latents(features))
         return pictures, fragments, points, mesh
 
     def _normals(self, mesh: Mesh, fragments: Fragments) -> Tensor:

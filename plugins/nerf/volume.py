@@ -117,7 +117,7 @@ class Volume(Renderer):
         if normal is not None:
             values["normal"] = normal
         if material.latent:
-            values["latent"] = features
+            values["latent"] = material.latents(features)
         values["square"] = samples.mids[:, None].square()
         flat = torch.cat(list(values.values()), -1)
         out = composite(density, flat, samples.t_starts, samples.t_ends, samples.offsets)

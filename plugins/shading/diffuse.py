@@ -5,16 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn import functional as F
 
 from core.config.base import Config as BaseConfig
-from core.contracts import Material
+from core.contracts import Context, Material, Step
 
 
 class Diffuse(Material):
-    """sRGB = albedo (ambient + light max(0, n . l)), clipped at 1; albedo = sigmoid(features[:3])."""
+    """sRGB = albedo (ambient + light max(0, n . l)), clipped at 1; albedo = sigmoid(features[:3]).
+
+    Steps may be drawn to show the albedo alone, or a white object, or a light of random strength; pictures outside
+    training never are.
+    """
 
     needs_normal = True
 
@@ -23,19 +27,48 @@ class Diffuse(Material):
         """Light from everywhere."""
         light: float = Field(0.6, ge=0)
         """Strength of the point light."""
+        unlit: float = Field(0.0, ge=0, le=1)
+        """Share of the steps that show the albedo without light."""
+        textureless: float = Field(0.0, ge=0, le=1)
+        """Share of the steps that show a white object: shape alone."""
+        soft: bool = False
+        """Draw in each lit step how much of the light there is and fill up with ambient light."""
+
+        @model_validator(mode="after")
+        def _shares(self) -> Any:
+            if self.unlit + self.textureless > 1:
+                raise ValueError("unlit and textureless are shares of all steps and add up to more than 1")
+            return self
+
+    def __init__(self, options: Any, context: Context) -> None:
+        super().__init__(options, context)
+        self._mode, self._strength = "lit", 1.0
+
+    def update(self, step: Step) -> None:
+        """Draw how this step shows the object."""
+        o, (mode, strength) = self.options, torch.rand(2, generator=step.generator("shading")).tolist()
+        self._mode = "unlit" if mode < o.unlit else "textureless" if mode < o.unlit + o.textureless else "lit"
+        self._strength = strength if o.soft else 1.0
 
     def forward(
         self, features: Tensor, points: Tensor, directions: Tensor, normals: Tensor | None, light: Tensor | None = None
     ) -> Tensor:
-        return (torch.sigmoid(features[:, :3]) * self.shade(points, directions, normals, light)).clamp(max=1)
+        albedo = torch.sigmoid(features[:, :3])
+        mode = self._mode if torch.is_grad_enabled() else "lit"
+        if mode == "unlit":
+            return albedo
+        shade = self.shade(points, directions, normals, light)
+        # A white object keeps a hair of its colour, so that its features never go without a gradient.
+        return ((1 + 1e-3 * (albedo - 1) if mode == "textureless" else albedo) * shade).clamp(max=1)
 
     def shade(self, points: Tensor, directions: Tensor, normals: Tensor | None, light: Tensor | None) -> Tensor:
         """[N, 1] received light; without a light position it comes from the camera, without normals it is 1."""
         if normals is None:
             return torch.ones_like(points[:, :1])
+        o, share = self.options, self._strength if torch.is_grad_enabled() else 1.0
         towards = -directions if light is None else F.normalize(light - points, dim=-1)
         cosine = (normals * towards).sum(-1, keepdim=True).clamp(min=0)
-        return self.options.ambient + self.options.light * cosine
+        return o.ambient + o.light * (share * cosine + 1 - share)
 
     def param_groups(self) -> list[dict[str, Any]]:
         return []
