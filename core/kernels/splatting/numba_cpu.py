@@ -70,7 +70,7 @@ class _Rasterize(Function):
         views, channels = means.shape[0], values.shape[2]
         total = means.new_zeros(views, height, width, channels)
         light = means.new_ones(views, height, width)
-        last = np.zeros((views, height, width), np.int64)
+        last = np.zeros((views, height, width), np.int32)
         real = gaussians[0].dtype.type
         ctx.limits = (real(1), real(ALPHA_MIN), real(STOP))
         rest = (lists.tiles, lists.ids, *ctx.limits, total.numpy(), light.numpy(), last)

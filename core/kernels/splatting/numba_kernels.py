@@ -1,6 +1,7 @@
 """The compiled loops of splatting: lists of Gaussians per tile, blending, and its gradient.
 
-A tile's Gaussians come front to back; of each, only the pixels within its ellipse are visited, row by row. The backward
+A tile's Gaussians come front to back; of each, only the rows that its ellipse meets are visited. A row of a tile is
+worked on as a whole, in short loops over few arrays, which the compiler turns into vector instructions. The backward
 pass walks the same lists from the back, taking each pixel's light back to what it was. Every entry of a list writes its
 gradient to a row of its own, and the rows of a Gaussian are added in a fixed order: results do not depend on the number
 of threads.
@@ -13,10 +14,12 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit, prange
+from numba import njit, prange, types
+from numba.extending import overload
 
 TILE = 16
 _BLOCK = 1024
+_SUMS = {"reassoc", "contract"}  # sums in any order, fused: still the same bits at every run
 
 
 @njit(cache=True, error_model="numpy", inline="always")
@@ -81,23 +84,29 @@ def fill(box, order, first, tiles, across, down, ids, rows):
                     row += 1
 
 
-@njit(cache=True, error_model="numpy", inline="always")
-def _ellipse(conics, opacities, v, n, least):
-    """(b / a, 1 / a, c - b^2 / a, largest q): what :func:`_span` needs; q = a dx^2 + 2 b dx dy + c dy^2."""
-    a, b, c = conics[v, n, 0], conics[v, n, 1], conics[v, n, 2]
-    log = math.log(opacities[v, n] / least)
-    return b / a, 1 / a, c - b * b / a, log + log
+def _exp(x):
+    """e^x for x <= 0; below -6, where no alpha counts, e^-6."""
+    raise NotImplementedError  # compiled only
 
 
-@njit(cache=True, error_model="numpy", inline="always")
-def _span(x, dy, shift, inverse, slope, reach, left, right):
-    """Columns [x0, x1) of one row within the ellipse, between ``left`` and ``right``; a little wide."""
-    room = (reach - slope * dy * dy) * inverse
-    if room < 0:
-        return left, left
-    half, middle = math.sqrt(room), x - shift * dy
-    x0, x1 = math.ceil(middle - half - 0.51), math.floor(middle + half + 0.51)
-    return max(left, int(x0)) if x0 > left else left, int(x1) if x1 < right else right
+@overload(_exp)
+def _exp_of(x):
+    if x != types.float32:
+        return lambda x: math.exp(max(x, -6.0))
+    one, step, middle = np.float32(1), np.float32(0.25), np.float32(0.75)
+    c2, c3, c4, c5, c6 = (np.float32(1 / math.factorial(k)) for k in (2, 3, 4, 5, 6))
+    c7, c8, c9 = (np.float32(1 / math.factorial(k)) for k in (7, 8, 9))
+    least, scale = np.float32(-6), np.float32(math.exp(-0.75))
+
+    def short(x):
+        # (e^-0.75 e^y)^4 with y = x / 4 + 0.75 in [-0.75, 0.75]: no table and no branch, as vectors want it.
+        y = (x if x > least else least) * step + middle
+        high = c5 + y * (c6 + y * (c7 + y * (c8 + y * c9)))
+        root = scale * (one + y * (one + y * (c2 + y * (c3 + y * (c4 + y * high)))))
+        square = root * root
+        return square * square
+
+    return short
 
 
 @njit(cache=True, error_model="numpy", inline="always")
@@ -108,6 +117,27 @@ def _lines(y, tall, one, top, bottom):
 
 
 @njit(cache=True, error_model="numpy", inline="always")
+def _ellipse(gaussians, v, n, least):
+    """(x, y, a, b, c, opacity, largest q, half the height) of a Gaussian; q = a dx^2 + 2 b dx dy + c dy^2."""
+    means, conics, opacities, _ = gaussians
+    a, b, c = conics[v, n, 0], conics[v, n, 1], conics[v, n, 2]
+    log = math.log(opacities[v, n] / least)
+    reach = log + log
+    return means[v, n, 0], means[v, n, 1], a, b, c, opacities[v, n], reach, math.sqrt(reach * a / (a * c - b * b))
+
+
+@njit(cache=True, error_model="numpy", inline="always")
+def _misses(x, dy, a, b, c, reach, left, right):
+    """Whether a row of the tile lies beside the ellipse."""
+    shift = b / a
+    room = (reach - (c - b * shift) * dy * dy) / a
+    if room < 0:
+        return True
+    half, middle = math.sqrt(room), x - shift * dy
+    return middle + half + 1 < left or middle - half - 1 > right
+
+
+@njit(cache=True, error_model="numpy", inline="always")
 def _corner(tile, across, down, height, width):
     """View and pixels [x0, x1) x [y0, y1) of a tile."""
     v, t = tile // (across * down), tile % (across * down)
@@ -115,48 +145,71 @@ def _corner(tile, across, down, height, width):
     return v, x0, min(x0 + TILE, width), y0, min(y0 + TILE, height)
 
 
-@njit(cache=True, error_model="numpy")
-def _forward_tile(gaussians, ids, begin, end, one, least, stop, corner, total, light, last):
-    means, conics, opacities, values = gaussians
-    v, left, right, top, bottom = corner
-    channels = values.shape[2]
+@njit(cache=True, error_model="numpy", fastmath=_SUMS)
+def _alphas(centre, x, dy, a, b, c, opacity, one, alpha):
+    """Alpha of one Gaussian along a row, into alpha [TILE]."""
     half = one / (one + one)
-    alive = (right - left) * (bottom - top)
-    done = np.zeros((TILE, TILE), np.bool_)
+    across, offset = (b + b) * dy, c * dy * dy
+    for j in range(TILE):
+        dx = centre[j] - x
+        alpha[j] = opacity * _exp(-half * (dx * (a * dx + across) + offset))
+
+
+@njit(cache=True, error_model="numpy", fastmath=_SUMS)
+def _blend_row(alpha, left_over, seen, r, mark, one, least, stop):
+    """Alphas to weights, in place; row ``r`` of the light that is left over turns negative where the pixel ends."""
+    zero = one - one
+    for j in range(TILE):
+        before = left_over[r, j]
+        after = before * (one - alpha[j])
+        counts, open_ = alpha[j] >= least, after >= stop
+        ended = -abs(before) if counts else before
+        alpha[j] = alpha[j] * before if counts & open_ else zero
+        left_over[r, j] = after if counts & open_ else ended
+    for j in range(TILE):
+        seen[r, j] = mark if alpha[j] > zero else seen[r, j]
+
+
+@njit(cache=True, error_model="numpy", fastmath=_SUMS)
+def _forward_tile(gaussians, ids, begin, end, one, least, stop, corner, total, light, last):
+    v, left, right, top, bottom = corner
+    channels = total.shape[3]
+    half = one / (one + one)
+    values = gaussians[3]
+    color = np.zeros((channels, TILE, TILE), light.dtype)
+    left_over, seen = np.full((TILE, TILE), -one, light.dtype), np.zeros((TILE, TILE), np.int32)
+    left_over[: bottom - top, : right - left] = one
+    centre, weight = np.empty(TILE, light.dtype), np.empty(TILE, light.dtype)
+    for j in range(TILE):
+        centre[j] = one * (left + j) + half
     for slot in range(begin, end):
-        if alive == 0:
+        if (slot - begin) % 32 == 31 and left_over.max() < 0:
             break
         n = ids[slot]
-        x, y, a, b, c = means[v, n, 0], means[v, n, 1], conics[v, n, 0], conics[v, n, 1], conics[v, n, 2]
-        opacity = opacities[v, n]
-        shift, inverse, slope, reach = _ellipse(conics, opacities, v, n, least)
-        low, high = _lines(y, math.sqrt(reach * a / (a * c - b * b)), one, top, bottom)
+        x, y, a, b, c, opacity, reach, tall = _ellipse(gaussians, v, n, least)
+        low, high = _lines(y, tall, one, top, bottom)
         for py in range(low, high):
             dy = one * py + half - y
-            x0, x1 = _span(x, dy, shift, inverse, slope, reach, left, right)
-            for px in range(x0, x1):
-                if done[py - top, px - left]:
-                    continue
-                dx = one * px + half - x
-                alpha = opacity * math.exp(-half * (a * dx * dx + (b + b) * dx * dy + c * dy * dy))
-                if alpha < least:
-                    continue
-                before = light[v, py, px]
-                after = before * (one - alpha)
-                if after < stop:
-                    done[py - top, px - left] = True
-                    alive -= 1
-                    continue
-                weight = alpha * before
-                for k in range(channels):
-                    total[v, py, px, k] += weight * values[v, n, k]
-                light[v, py, px] = after
-                last[v, py, px] = slot + 1
+            if _misses(x, dy, a, b, c, reach, left, right):
+                continue
+            r = py - top
+            _alphas(centre, x, dy, a, b, c, opacity, one, weight)
+            _blend_row(weight, left_over, seen, r, np.int32(slot - begin + 1), one, least, stop)
+            for k in range(channels):
+                value = values[v, n, k]
+                for j in range(TILE):
+                    color[k, r, j] += weight[j] * value
+    for py in range(top, bottom):
+        for px in range(left, right):
+            light[v, py, px], last[v, py, px] = abs(left_over[py - top, px - left]), seen[py - top, px - left]
+            for k in range(channels):
+                total[v, py, px, k] = color[k, py - top, px - left]
 
 
 @njit(parallel=True, cache=True, error_model="numpy")
 def forward(gaussians, tiles, ids, one, least, stop, total, light, last):
-    """Blend into total [B, H, W, C] (zeroed); ``light`` [B, H, W] (ones) is what is left behind the ``last`` entry."""
+    """Blend into total [B, H, W, C]; ``light`` [B, H, W] is what is left behind the ``last`` entry of the tile's list
+    that counts (1 is the first, 0 none)."""
     views, height, width = light.shape
     across, down = (width + TILE - 1) // TILE, (height + TILE - 1) // TILE
     for tile in prange(views * across * down):
@@ -165,55 +218,95 @@ def forward(gaussians, tiles, ids, one, least, stop, total, light, last):
         _forward_tile(gaussians, ids, begin, end, one, least, stop, corner, total, light, last)
 
 
+@njit(cache=True, error_model="numpy", fastmath=_SUMS)
+def _unblend_row(alpha, g, after, behind, seen, r, mark, one, least):
+    """With G = d loss / d w in ``g`` and S, the sum over what lies behind of G w, in ``behind``: alphas to weights, and
+    G to alpha d loss / d alpha = alpha (T G - S / (1 - alpha)), in place; light and sums to those in front."""
+    zero = one - one
+    for j in range(TILE):
+        alpha[j] = alpha[j] if (alpha[j] >= least) & (mark < seen[r, j]) else zero
+    for j in range(TILE):
+        rest = one / (one - alpha[j])
+        before = after[r, j] * rest
+        weight = alpha[j] * before
+        slope = alpha[j] * (before * g[j] - behind[r, j] * rest)
+        behind[r, j] += weight * g[j]
+        after[r, j], alpha[j], g[j] = before, weight, slope
+
+
+@njit(cache=True, error_model="numpy", fastmath=_SUMS)
+def _moments(g, centre, x, dy, a, b, c, zero):
+    """Sums over a row of g, g dx and g dx^2, and of |g (a dx + b dy)| and |g (b dx + c dy)|."""
+    m0 = m1 = m2 = sx = sy = zero
+    for j in range(TILE):
+        dx = centre[j] - x
+        m0 += g[j]
+        m1 += g[j] * dx
+        m2 += g[j] * dx * dx
+        sx += abs(g[j] * (a * dx + b * dy))
+        sy += abs(g[j] * (b * dx + c * dy))
+    return m0, m1, m2, sx, sy
+
+
 @njit(cache=True, error_model="numpy")
-def _backward_tile(gaussians, ids, rows, begin, end, one, least, corner, light, last, g_total, g_opacity, out):
-    """With G_i = d loss / d w_i and S_i the sum over what lies behind of G_k w_k:
-    d loss / d alpha_i = T_i G_i - S_i / (1 - alpha_i)."""
-    means, conics, opacities, values = gaussians
+def _load_tile(corner, one, light, last, g_total, g_opacity):
+    """A tile's part of the pictures, rows of TILE lanes: light, last entry, gradients of opacity and of values."""
     v, left, right, top, bottom = corner
+    channels = g_total.shape[3]
+    after, seen = np.ones((TILE, TILE), light.dtype), np.zeros((TILE, TILE), np.int32)
+    g_sum, g_color = np.zeros((TILE, TILE), light.dtype), np.zeros((channels, TILE, TILE), light.dtype)
+    for py in range(top, bottom):
+        for px in range(left, right):
+            r, j = py - top, px - left
+            after[r, j], seen[r, j], g_sum[r, j] = light[v, py, px], last[v, py, px], g_opacity[v, py, px]
+            for k in range(channels):
+                g_color[k, r, j] = g_total[v, py, px, k]
+    return after, seen, g_sum, g_color
+
+
+@njit(cache=True, error_model="numpy", fastmath=_SUMS)
+def _backward_tile(gaussians, ids, rows, begin, end, one, least, corner, light, last, g_total, g_opacity, out):
+    v, left, right, top, bottom = corner
+    values = gaussians[3]
     channels = values.shape[2]
     zero, half = one - one, one / (one + one)
-    after = light[v, top:bottom, left:right].copy()
-    behind = np.zeros_like(after)
-    for slot in range(end - 1, begin - 1, -1):
+    after, seen, g_sum, g_color = _load_tile(corner, one, light, last, g_total, g_opacity)
+    behind = np.zeros((TILE, TILE), light.dtype)
+    centre, weight, g = np.empty(TILE, light.dtype), np.empty(TILE, light.dtype), np.empty(TILE, light.dtype)
+    for j in range(TILE):
+        centre[j] = one * (left + j) + half
+    for slot in range(min(end, begin + seen.max()) - 1, begin - 1, -1):
         n, row = ids[slot], rows[slot]
-        x, y, a, b, c = means[v, n, 0], means[v, n, 1], conics[v, n, 0], conics[v, n, 1], conics[v, n, 2]
-        opacity = opacities[v, n]
-        shift, inverse, slope, reach = _ellipse(conics, opacities, v, n, least)
-        low, high = _lines(y, math.sqrt(reach * a / (a * c - b * b)), one, top, bottom)
-        gx = gy = ga = gb = gc = go = sx = sy = zero
+        x, y, a, b, c, opacity, reach, tall = _ellipse(gaussians, v, n, least)
+        low, high = _lines(y, tall, one, top, bottom)
         for py in range(low, high):
             dy = one * py + half - y
-            x0, x1 = _span(x, dy, shift, inverse, slope, reach, left, right)
-            for px in range(x0, x1):
-                if slot >= last[v, py, px]:
-                    continue
-                dx = one * px + half - x
-                alpha = opacity * math.exp(-half * (a * dx * dx + (b + b) * dx * dy + c * dy * dy))
-                if alpha < least:
-                    continue
-                rest = one / (one - alpha)
-                before = after[py - top, px - left] * rest
-                after[py - top, px - left] = before
-                weight = alpha * before
-                g = g_opacity[v, py, px]
-                for k in range(channels):
-                    g += g_total[v, py, px, k] * values[v, n, k]
-                    out[row, 8 + k] += weight * g_total[v, py, px, k]
-                d_alpha = before * g - behind[py - top, px - left] * rest
-                behind[py - top, px - left] += weight * g
-                go += d_alpha * alpha
-                d_q = -half * alpha * d_alpha
-                mx, my = -(d_q + d_q) * (a * dx + b * dy), -(d_q + d_q) * (b * dx + c * dy)
-                gx += mx
-                gy += my
-                sx += abs(mx)
-                sy += abs(my)
-                ga += d_q * dx * dx
-                gb += (d_q + d_q) * dx * dy
-                gc += d_q * dy * dy
-        out[row, 0], out[row, 1], out[row, 2], out[row, 3] = gx, gy, ga, gb
-        out[row, 4], out[row, 5], out[row, 6], out[row, 7] = gc, go / opacity, sx, sy
+            if _misses(x, dy, a, b, c, reach, left, right):
+                continue
+            r = py - top
+            _alphas(centre, x, dy, a, b, c, opacity, one, weight)
+            for j in range(TILE):
+                g[j] = g_sum[r, j]
+            for k in range(channels):
+                value = values[v, n, k]
+                for j in range(TILE):
+                    g[j] += g_color[k, r, j] * value
+            _unblend_row(weight, g, after, behind, seen, r, np.int32(slot - begin), one, least)
+            m0, m1, m2, sx, sy = _moments(g, centre, x, dy, a, b, c, zero)
+            # log(alpha) = log(o) - q / 2.
+            out[row, 0] += a * m1 + b * dy * m0
+            out[row, 1] += b * m1 + c * dy * m0
+            out[row, 2] -= half * m2
+            out[row, 3] -= dy * m1
+            out[row, 4] -= half * dy * dy * m0
+            out[row, 5] += m0 / opacity
+            out[row, 6] += sx
+            out[row, 7] += sy
+            for k in range(channels):
+                total = zero
+                for j in range(TILE):
+                    total += weight[j] * g_color[k, r, j]
+                out[row, 8 + k] += total
 
 
 @njit(parallel=True, cache=True, error_model="numpy")
