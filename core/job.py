@@ -87,9 +87,7 @@ def make_fabric(config: JobConfig) -> Fabric:
     from lightning_fabric import Fabric
 
     _check_device(config)
-    precision: Any = config.precision
-    if precision == "auto":
-        precision = "bf16-mixed" if fast_bfloat16(_device_type(config)) else "32-true"
+    precision: Any = settled_precision(config)
     try:
         return Fabric(accelerator=config.device, devices=config.devices, precision=precision)
     except (RuntimeError, ValueError) as error:
@@ -99,6 +97,13 @@ def make_fabric(config: JobConfig) -> Fabric:
         if type(error).__name__ != "MisconfigurationException":
             raise
         raise UserError(f"device: {config.device} is not available here: {error}") from None
+
+
+def settled_precision(config: JobConfig) -> str:
+    """The precision that a job runs in on this machine: what ``auto`` means here."""
+    if config.precision != "auto":
+        return config.precision
+    return "bf16-mixed" if fast_bfloat16(_device_type(config)) else "32-true"
 
 
 def _device_type(config: JobConfig) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from core.job import settled_precision
 from plugins.embedded.family import family_folder
 
 _PARTS = {
@@ -49,5 +50,5 @@ def training_facts(run: Any, task: Any) -> dict[str, Any]:
         "steps": sum(stage.config.steps for stage in run.job.stages),
         "batch": task.data.options.batch,
         "pictures_in_pool": task.data.options.images,
-        "precision": run.job.config.precision,
+        "precision": settled_precision(run.job.config),
     }
