@@ -57,8 +57,7 @@ class Judge(Metric):
             out["color_probability"] = float(mean[named.index(color)])
         behind = renders.cameras.azimuth.cpu().abs() > math.radians(134)
         front = logits["view"].softmax(1)[:, VIEWS.index("front view")]
-        if bool(behind.any()):
-            out["janus"] = float(front[behind].mean() > FRONT_BEHIND)
+        out["janus"] = float(bool(behind.any()) and bool(front[behind].mean() > FRONT_BEHIND))
         return out
 
 
