@@ -72,7 +72,7 @@ class _Rasterize(Function):
         light = means.new_ones(views, height, width)
         last = np.zeros((views, height, width), np.int32)
         real = gaussians[0].dtype.type
-        ctx.limits = (real(1), real(ALPHA_MIN), real(STOP))
+        ctx.limits = (real(1), kernels.TILE, real(ALPHA_MIN), real(STOP))
         rest = (lists.tiles, lists.ids, *ctx.limits, total.numpy(), light.numpy(), last)
         run(kernels.forward, (*gaussians, array(values)), *rest)
         ctx.save_for_backward(means, conics, opacities, values, light)
@@ -86,7 +86,7 @@ class _Rasterize(Function):
         lists = ctx.lists
         inputs = tuple(array(x) for x in (means, conics, opacities, values))
         rows = np.zeros((len(lists.ids), 8 + values.shape[2]), inputs[0].dtype)
-        rest = (lists.tiles, lists.ids, lists.rows, *ctx.limits[:2], array(light), ctx.last)
+        rest = (lists.tiles, lists.ids, lists.rows, *ctx.limits[:3], array(light), ctx.last)
         run(kernels.backward, inputs, *rest, array(g_total), array(g_opacity), rows)
         g_means, g_conics, g_opacities, g_values = (torch.empty_like(x) for x in (means, conics, opacities, values))
         size = torch.empty_like(means)

@@ -146,32 +146,32 @@ def _corner(tile, across, down, height, width):
 
 
 @njit(cache=True, error_model="numpy", fastmath=_SUMS)
-def _alphas(centre, x, dy, a, b, c, opacity, one, alpha):
+def _alphas(centre, x, dy, a, b, c, opacity, one, lanes, alpha):
     """Alpha of one Gaussian along a row, into alpha [TILE]."""
     half = one / (one + one)
     across, offset = (b + b) * dy, c * dy * dy
-    for j in range(TILE):
+    for j in range(lanes):
         dx = centre[j] - x
         alpha[j] = opacity * _exp(-half * (dx * (a * dx + across) + offset))
 
 
 @njit(cache=True, error_model="numpy", fastmath=_SUMS)
-def _blend_row(alpha, left_over, seen, r, mark, one, least, stop):
+def _blend_row(alpha, left_over, seen, r, mark, one, lanes, least, stop):
     """Alphas to weights, in place; row ``r`` of the light that is left over turns negative where the pixel ends."""
     zero = one - one
-    for j in range(TILE):
+    for j in range(lanes):
         before = left_over[r, j]
         after = before * (one - alpha[j])
         counts, open_ = alpha[j] >= least, after >= stop
         ended = -abs(before) if counts else before
         alpha[j] = alpha[j] * before if counts & open_ else zero
         left_over[r, j] = after if counts & open_ else ended
-    for j in range(TILE):
+    for j in range(lanes):
         seen[r, j] = mark if alpha[j] > zero else seen[r, j]
 
 
 @njit(cache=True, error_model="numpy", fastmath=_SUMS)
-def _forward_tile(gaussians, ids, begin, end, one, least, stop, corner, total, light, last):
+def _forward_tile(gaussians, ids, begin, end, one, lanes, least, stop, corner, total, light, last):
     v, left, right, top, bottom = corner
     channels = total.shape[3]
     half = one / (one + one)
@@ -180,7 +180,7 @@ def _forward_tile(gaussians, ids, begin, end, one, least, stop, corner, total, l
     left_over, seen = np.full((TILE, TILE), -one, light.dtype), np.zeros((TILE, TILE), np.int32)
     left_over[: bottom - top, : right - left] = one
     centre, weight = np.empty(TILE, light.dtype), np.empty(TILE, light.dtype)
-    for j in range(TILE):
+    for j in range(lanes):
         centre[j] = one * (left + j) + half
     for slot in range(begin, end):
         if (slot - begin) % 32 == 31 and left_over.max() < 0:
@@ -193,11 +193,11 @@ def _forward_tile(gaussians, ids, begin, end, one, least, stop, corner, total, l
             if _misses(x, dy, a, b, c, reach, left, right):
                 continue
             r = py - top
-            _alphas(centre, x, dy, a, b, c, opacity, one, weight)
-            _blend_row(weight, left_over, seen, r, np.int32(slot - begin + 1), one, least, stop)
+            _alphas(centre, x, dy, a, b, c, opacity, one, lanes, weight)
+            _blend_row(weight, left_over, seen, r, np.int32(slot - begin + 1), one, lanes, least, stop)
             for k in range(channels):
                 value = values[v, n, k]
-                for j in range(TILE):
+                for j in range(lanes):
                     color[k, r, j] += weight[j] * value
     for py in range(top, bottom):
         for px in range(left, right):
@@ -207,7 +207,7 @@ def _forward_tile(gaussians, ids, begin, end, one, least, stop, corner, total, l
 
 
 @njit(parallel=True, cache=True, error_model="numpy")
-def forward(gaussians, tiles, ids, one, least, stop, total, light, last):
+def forward(gaussians, tiles, ids, one, lanes, least, stop, total, light, last):
     """Blend into total [B, H, W, C]; ``light`` [B, H, W] is what is left behind the ``last`` entry of the tile's list
     that counts (1 is the first, 0 none)."""
     views, height, width = light.shape
@@ -215,17 +215,17 @@ def forward(gaussians, tiles, ids, one, least, stop, total, light, last):
     for tile in prange(views * across * down):
         corner = _corner(tile, across, down, height, width)
         begin, end = tiles[tile], tiles[tile + 1]
-        _forward_tile(gaussians, ids, begin, end, one, least, stop, corner, total, light, last)
+        _forward_tile(gaussians, ids, begin, end, one, lanes, least, stop, corner, total, light, last)
 
 
 @njit(cache=True, error_model="numpy", fastmath=_SUMS)
-def _unblend_row(alpha, g, after, behind, seen, r, mark, one, least):
+def _unblend_row(alpha, g, after, behind, seen, r, mark, one, lanes, least):
     """With G = d loss / d w in ``g`` and S, the sum over what lies behind of G w, in ``behind``: alphas to weights, and
     G to alpha d loss / d alpha = alpha (T G - S / (1 - alpha)), in place; light and sums to those in front."""
     zero = one - one
-    for j in range(TILE):
+    for j in range(lanes):
         alpha[j] = alpha[j] if (alpha[j] >= least) & (mark < seen[r, j]) else zero
-    for j in range(TILE):
+    for j in range(lanes):
         rest = one / (one - alpha[j])
         before = after[r, j] * rest
         weight = alpha[j] * before
@@ -235,10 +235,10 @@ def _unblend_row(alpha, g, after, behind, seen, r, mark, one, least):
 
 
 @njit(cache=True, error_model="numpy", fastmath=_SUMS)
-def _moments(g, centre, x, dy, a, b, c, zero):
+def _moments(g, centre, x, dy, a, b, c, lanes, zero):
     """Sums over a row of g, g dx and g dx^2, and of |g (a dx + b dy)| and |g (b dx + c dy)|."""
     m0 = m1 = m2 = sx = sy = zero
-    for j in range(TILE):
+    for j in range(lanes):
         dx = centre[j] - x
         m0 += g[j]
         m1 += g[j] * dx
@@ -265,7 +265,7 @@ def _load_tile(corner, one, light, last, g_total, g_opacity):
 
 
 @njit(cache=True, error_model="numpy", fastmath=_SUMS)
-def _backward_tile(gaussians, ids, rows, begin, end, one, least, corner, light, last, g_total, g_opacity, out):
+def _backward_tile(gaussians, ids, rows, begin, end, one, lanes, least, corner, light, last, g_total, g_opacity, out):
     v, left, right, top, bottom = corner
     values = gaussians[3]
     channels = values.shape[2]
@@ -273,7 +273,7 @@ def _backward_tile(gaussians, ids, rows, begin, end, one, least, corner, light, 
     after, seen, g_sum, g_color = _load_tile(corner, one, light, last, g_total, g_opacity)
     behind = np.zeros((TILE, TILE), light.dtype)
     centre, weight, g = np.empty(TILE, light.dtype), np.empty(TILE, light.dtype), np.empty(TILE, light.dtype)
-    for j in range(TILE):
+    for j in range(lanes):
         centre[j] = one * (left + j) + half
     for slot in range(min(end, begin + seen.max()) - 1, begin - 1, -1):
         n, row = ids[slot], rows[slot]
@@ -284,15 +284,15 @@ def _backward_tile(gaussians, ids, rows, begin, end, one, least, corner, light, 
             if _misses(x, dy, a, b, c, reach, left, right):
                 continue
             r = py - top
-            _alphas(centre, x, dy, a, b, c, opacity, one, weight)
-            for j in range(TILE):
+            _alphas(centre, x, dy, a, b, c, opacity, one, lanes, weight)
+            for j in range(lanes):
                 g[j] = g_sum[r, j]
             for k in range(channels):
                 value = values[v, n, k]
-                for j in range(TILE):
+                for j in range(lanes):
                     g[j] += g_color[k, r, j] * value
-            _unblend_row(weight, g, after, behind, seen, r, np.int32(slot - begin), one, least)
-            m0, m1, m2, sx, sy = _moments(g, centre, x, dy, a, b, c, zero)
+            _unblend_row(weight, g, after, behind, seen, r, np.int32(slot - begin), one, lanes, least)
+            m0, m1, m2, sx, sy = _moments(g, centre, x, dy, a, b, c, lanes, zero)
             # log(alpha) = log(o) - q / 2.
             out[row, 0] += a * m1 + b * dy * m0
             out[row, 1] += b * m1 + c * dy * m0
@@ -304,20 +304,22 @@ def _backward_tile(gaussians, ids, rows, begin, end, one, least, corner, light, 
             out[row, 7] += sy
             for k in range(channels):
                 total = zero
-                for j in range(TILE):
+                for j in range(lanes):
                     total += weight[j] * g_color[k, r, j]
                 out[row, 8 + k] += total
 
 
 @njit(parallel=True, cache=True, error_model="numpy")
-def backward(gaussians, tiles, ids, rows, one, least, light, last, g_total, g_opacity, out):
+def backward(gaussians, tiles, ids, rows, one, lanes, least, light, last, g_total, g_opacity, out):
     """Each entry's gradient into its row of out [S, 8 + C] (zeroed): mean, conic, opacity, |mean|, values."""
     views, height, width = light.shape
     across, down = (width + TILE - 1) // TILE, (height + TILE - 1) // TILE
     for tile in prange(views * across * down):
         corner = _corner(tile, across, down, height, width)
         begin, end = tiles[tile], tiles[tile + 1]
-        _backward_tile(gaussians, ids, rows, begin, end, one, least, corner, light, last, g_total, g_opacity, out)
+        _backward_tile(
+            gaussians, ids, rows, begin, end, one, lanes, least, corner, light, last, g_total, g_opacity, out
+        )
 
 
 @njit(parallel=True, cache=True, error_model="numpy")

@@ -108,11 +108,11 @@ def test_every_declared_backend_lives_where_it_says() -> None:
 
 
 def _entry(kernel: str) -> str:
-    return {"hash_grid": "encode", "mesh_raster": "visible"}.get(kernel, kernel)
+    return {"hash_grid": "encode", "mesh_raster": "visible", "splat": "rasterize"}.get(kernel, kernel)
 
 
 def test_the_bench_compares_every_backend_with_plain_pytorch() -> None:
-    rows = bench(threads=1, repeats=1, points=2000, rays=64, device="cpu", faces=64)
+    rows = bench(threads=1, repeats=1, points=2000, rays=64, device="cpu", faces=64, splats=50)
     assert {str(row["kernel"]) for row in rows} >= {"hash_grid", "march", "composite", "mesh_distance"}
     for row in rows:
         assert float(str(row["ms"])) > 0
