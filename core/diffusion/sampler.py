@@ -23,7 +23,7 @@ def ddim_latents(
     first: int | None = None,
     away: Sequence[Away] = (),
 ) -> Tensor:
-    """From ``start`` [B, C, h, w] to latents, over ``steps`` equally spaced timesteps, ``first`` (the noisiest) to 0."""
+    """From ``start`` [B, C, h, w] to latents, over ``steps`` timesteps at equal distances, from ``first`` down to 0."""
     process, x = prior.process, start
     times = torch.linspace(process.steps - 1 if first is None else first, 0, steps).round().long().tolist()
     for now, after in zip(times, [*times[1:], None], strict=True):
@@ -46,7 +46,7 @@ def denoise(
     steps: int,
     away: Sequence[Away] = (),
 ) -> Tensor:
-    """``latents`` [B, C, h, w] taken to the noise ``level`` in [0, 1] with ``noise`` and back (SDEdit, Meng et al. 2022)."""
+    """``latents`` [B, C, h, w] taken to the noise ``level`` in [0, 1] and back (SDEdit, Meng et al. 2022)."""
     t = prior.process.timestep(torch.full((len(latents),), level, device=latents.device))
     noisy = prior.process.add_noise(latents, noise, t)
     return ddim_latents(prior, noisy, condition, negative, scale, steps, int(t[0]), away)

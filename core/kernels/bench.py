@@ -19,6 +19,7 @@ from . import dispatch
 from .compositing import composite
 from .hash_grid import HashGridSpec, hash_grid
 from .marching import RaySamples, march
+from .mesh_distance import closest_face, winding_number
 from .mesh_raster import Fragments, antialias, interpolate, neighbours, rasterise
 from .splatting import rasterize
 
@@ -43,7 +44,7 @@ def bench(
         threads: of PyTorch and Numba (which cannot exceed ``NUMBA_NUM_THREADS``).
         repeats: timed runs of each, after one untimed.
         points: of the hash grid.
-        rays: of marching and compositing.
+        rays: of marching and compositing; and the points whose distance to a mesh is asked.
         splats: Gaussians of splatting; its reference takes half a minute a run with 10,000.
         device: ``cpu`` or ``cuda``; None for ``cuda`` where there is one.
         faces: of the rasterised mesh, about.
@@ -64,6 +65,7 @@ def bench(
         "composite": lambda: _composite(rays, device),
         "splat": lambda: _splat(splats, device),
         "mesh_raster": lambda: _mesh_raster(faces, device),
+        "mesh_distance": lambda: _mesh_distance(rays, faces, device),
     }
     wanted = list(jobs) if kernels is None else [k for k in kernels if dispatch.backends(k) and k in jobs]
     rows: list[dict[str, object]] = []
@@ -224,6 +226,16 @@ def _mesh_raster(faces: int, device: str, size: int = 256) -> tuple[str, Job]:
         return torch.autograd.grad(picture.square().sum() + seen.depth.sum(), (points, values))
 
     return f"{len(triangles)} faces at {size}x{size}, antialiased, forward + backward", job
+
+
+def _mesh_distance(count: int, faces: int, device: str) -> tuple[str, Job]:
+    vertices, triangles = _ball(max(2, round((faces / 4) ** 0.5)), device)
+    points = (torch.rand(count, 3, generator=torch.Generator().manual_seed(0)) * 3 - 1.5).to(device)
+
+    def job(name: str) -> tuple[Tensor, ...]:
+        return (*closest_face(points, vertices, triangles, name), winding_number(points, vertices, triangles, name))
+
+    return f"{count} points, {len(triangles)} faces, closest face and winding number", job
 
 
 def _splat(count: int, device: str, size: int = 128) -> tuple[str, Job]:

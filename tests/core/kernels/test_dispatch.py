@@ -108,7 +108,7 @@ def test_every_declared_backend_lives_where_it_says() -> None:
 
 
 def _entry(kernel: str) -> str:
-    return {"hash_grid": "encode", "mesh_raster": "visible", "splat": "rasterize"}.get(kernel, kernel)
+    return {"hash_grid": "encode", "mesh_distance": "closest_face", "mesh_raster": "visible", "splat": "rasterize"}.get(kernel, kernel)
 
 
 def test_the_bench_compares_every_backend_with_plain_pytorch() -> None:
