@@ -252,9 +252,7 @@ class Lift(Task):
 
     def turntable(self, azimuth: Tensor, elevation: float, size: int, distance: float = 3.0) -> Cameras:
         """Cameras at ``azimuth`` [B] radians; 40 degrees of field of view frame the unit sphere."""
-        fov = torch.full_like(azimuth, 40.0).deg2rad()
-        tilt, far = torch.full_like(azimuth, elevation), torch.full_like(azimuth, distance)
-        return Cameras.orbit(azimuth, tilt, far, fov, size, size).to(self.context.device)
+        return Cameras.turntable(azimuth, elevation, size, distance).to(self.context.device)
 
     def scene(self) -> Scene:
         """What exporters and metrics work on."""

@@ -60,6 +60,13 @@ class Cameras:
         c2w[:, 3, 3] = 1.0
         return cls(c2w, fov_y, height, width)
 
+    @classmethod
+    def turntable(cls, azimuth: Tensor, elevation: float, size: int, distance: float = 3.0) -> Cameras:
+        """Square views at ``azimuth`` [B] and one elevation, radians; 40 degrees of view frame the unit sphere."""
+        fov = torch.full_like(azimuth, 40.0).deg2rad()
+        tilt, far = torch.full_like(azimuth, elevation), torch.full_like(azimuth, distance)
+        return cls.orbit(azimuth, tilt, far, fov, size, size)
+
     def __len__(self) -> int:
         return int(self.c2w.shape[0])
 

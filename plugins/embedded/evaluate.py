@@ -112,9 +112,7 @@ def _two_faces(judge: Classifier, count: int = 6) -> dict[str, float]:
     The second front is made of the true one: the views from 45 degrees left to right stand in for those from behind.
     """
     source = get_registry().find("data", "procedural").load()
-    azimuth = torch.arange(8) * torch.pi / 4
-    tilt, far, fov = (torch.full((8,), v) for v in (math.radians(15), 3.0, math.radians(40)))
-    cameras = Cameras.orbit(azimuth, tilt, far, fov, 64, 64)
+    cameras = Cameras.turntable(torch.arange(8) * math.pi / 4, math.radians(15), 64)
     front = []
     for name in judge.categories:
         for rgb in source.pictures_of(name, None, cameras, count):

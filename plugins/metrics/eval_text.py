@@ -119,9 +119,7 @@ def true_renders(text: str, metrics: list[Any], count: int = 4) -> dict[str, flo
 
 def turntable(size: int) -> Cameras:
     """The eight views that are judged: 45 degrees apart, 15 degrees above the horizon."""
-    azimuth = torch.arange(8) * math.pi / 4
-    elevation, distance = torch.full((8,), math.radians(15)), torch.full((8,), 3.0)
-    return Cameras.orbit(azimuth, elevation, distance, torch.full((8,), math.radians(40)), size, size)
+    return Cameras.turntable(torch.arange(8) * math.pi / 4, math.radians(15), size)
 
 
 def total(rows: list[dict[str, Any]], group: str | None) -> dict[str, float]:

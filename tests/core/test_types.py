@@ -152,3 +152,11 @@ def test_world_to_camera_is_the_inverse() -> None:
     cameras = Cameras.orbit(*torch.rand(4, 3, generator=torch.Generator().manual_seed(1)).double() + 0.1, 4, 4)
     eye = torch.eye(4, dtype=torch.float64).expand(3, 4, 4)
     assert torch.allclose(cameras.world_to_camera @ cameras.c2w, eye, atol=1e-12)
+
+
+def test_a_turntable_is_an_orbit_at_one_height() -> None:
+    azimuth = torch.tensor([0.0, 1.0, 4.0])
+    found = Cameras.turntable(azimuth, 0.3, 16)
+    full = torch.ones(3)
+    wanted = Cameras.orbit(azimuth, 0.3 * full, 3.0 * full, math.radians(40) * full, 16, 16)
+    assert torch.equal(found.c2w, wanted.c2w) and torch.allclose(found.fov_y, wanted.fov_y, atol=1e-6)
