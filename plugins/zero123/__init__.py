@@ -1,0 +1,1 @@
+"""Public Zero-1-to-3 weights: diffusers folders and the original single-file checkpoints."""
