@@ -289,6 +289,9 @@ class Away:
 class Score(Component, ABC):
     """Turns a prior's predictions into a loss on what was rendered."""
 
+    sees_render: ClassVar[bool] = False
+    """Whether ``loss`` takes a further argument ``render``: what the latents were made of, with its cameras."""
+
     def __init__(self, options: Any, context: Context) -> None:
         self.options = options
         self.context = context
@@ -304,6 +307,18 @@ class Score(Component, ABC):
         away: Sequence[Away] = (),
     ) -> Tensor:
         """A scalar whose gradient in ``latents`` [B, C, h, w] is the score's."""
+
+
+class TrainedScore(Module, Score):
+    """A score that learns while it leads (VSD): its parameters are the optimiser's and the checkpoint's too."""
+
+    @abstractmethod
+    def attach(self, prior: Prior) -> None:
+        """Make the parameters that go with ``prior``; called before the optimiser asks for them."""
+
+    @abstractmethod
+    def losses(self) -> dict[str, Tensor]:
+        """What the last call of ``loss`` left to be learned, scalars by name, unweighted; each is given once."""
 
 
 class DataSource(Component, ABC):

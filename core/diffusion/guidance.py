@@ -31,16 +31,28 @@ def predict_with_guidance(
     """
     if scale == 1.0 and not away:
         return prior.predict(noisy, t, condition)
-    told = [negative, condition, *(a.condition for a in away)]
-    n = len(told)
-    output = prior.predict(torch.cat([noisy] * n), torch.cat([t] * n), Condition.cat(told))
-    unconditional, conditional, *others = output.chunk(n)
-    if away:
-        wanted = conditional - unconditional
-        for other, where in zip(others, away, strict=True):
-            weight = where.weight.to(wanted).view(-1, *(1,) * (wanted.dim() - 1))
-            conditional = conditional - weight * perpendicular(other - unconditional, wanted)
+    unconditional, conditional = predict_parts(prior, noisy, t, condition, negative, away)
     return combine(unconditional, conditional, scale)
+
+
+def predict_parts(
+    prior: Prior, noisy: Tensor, t: Tensor, condition: Condition, negative: Condition, away: Sequence[Away] = (),
+    *others: Condition,
+) -> tuple[Tensor, ...]:  # fmt: skip
+    """The unconditional prediction, the conditional one, moved away from ``away``, and those under ``others``."""
+    told = [negative, condition, *(a.condition for a in away), *others]
+    unconditional, conditional, *rest = predict_each(prior, noisy, t, told)
+    wanted = conditional - unconditional
+    for other, where in zip(rest, away, strict=False):
+        weight = where.weight.to(wanted).view(-1, *(1,) * (wanted.dim() - 1))
+        conditional = conditional - weight * perpendicular(other - unconditional, wanted)
+    return unconditional, conditional, *rest[len(away) :]
+
+
+def predict_each(prior: Prior, noisy: Tensor, t: Tensor, told: Sequence[Condition]) -> tuple[Tensor, ...]:
+    """The prediction under each condition; one pass over a longer batch."""
+    n = len(told)
+    return prior.predict(torch.cat([noisy] * n), torch.cat([t] * n), Condition.cat(list(told))).chunk(n)
 
 
 def combine(unconditional: Tensor, conditional: Tensor, scale: float) -> Tensor:

@@ -1,18 +1,21 @@
-"""One discrete diffusion process for every prior: noise levels, parametrisations and conversions between them.
+"""The diffusion process of every prior: noise levels, parametrisations and conversions between them.
 
-``x_t = a_t x_0 + s_t eps`` with ``a_t = sqrt(alpha_bar_t)``, ``s_t = sqrt(1 - alpha_bar_t)`` (Ho et al. 2020, eq. 4).
-A timestep is an integer in [0, T); a noise *level* is a share of T in [0, 1], as configurations write it.
+``x_t = a_t x_0 + s_t eps`` with ``a_t = sqrt(alpha_bar_t)``, ``s_t = sqrt(1 - alpha_bar_t)`` (Ho et al. 2020, eq. 4),
+or, for rectified flows, ``a_t = 1 - t``, ``s_t = t`` (Liu et al. 2022; Esser et al. 2024).
+A timestep is an integer in [0, T), of a flow a number in (0, 1); a noise *level* is a share of the process in [0, 1],
+as configurations write it.
 """
 
 from __future__ import annotations
 
 from typing import Any, Literal, get_args
 
+import torch
 from torch import Tensor, nn
 
 from core.errors import UserError
 
-Parametrization = Literal["epsilon", "v_prediction", "sample"]
+Parametrization = Literal["epsilon", "v_prediction", "sample", "flow"]
 
 
 class DiffusionProcess(nn.Module):
@@ -20,7 +23,8 @@ class DiffusionProcess(nn.Module):
 
     Args:
         alphas_cumprod: [T], decreasing, in (0, 1).
-        parametrization: what the network's output is: the noise, v = a eps - s x0 (Salimans & Ho 2022), or x0.
+        parametrization: what the network's output is: the noise, v = a eps - s x0 (Salimans & Ho 2022), x0, or the
+            flow's velocity eps - x0.
     """
 
     alphas_cumprod: Tensor
@@ -37,7 +41,10 @@ class DiffusionProcess(nn.Module):
 
     @classmethod
     def from_scheduler(cls, scheduler: Any) -> DiffusionProcess:
-        """The process of any diffusers scheduler with ``alphas_cumprod`` (DDPM, DDIM, PNDM, DPM-Solver …)."""
+        """The process of any diffusers scheduler with ``alphas_cumprod`` (DDPM, DDIM, PNDM, DPM-Solver …), or of one
+        that matches flows."""
+        if not hasattr(scheduler, "alphas_cumprod"):
+            return FlowProcess(float(scheduler.config.get("shift") or 1.0))
         return cls(scheduler.alphas_cumprod, scheduler.config.get("prediction_type", "epsilon"))
 
     @property
@@ -48,6 +55,11 @@ class DiffusionProcess(nn.Module):
     def timestep(self, level: Tensor) -> Tensor:
         """Levels in [0, 1] to int64 timesteps in [0, T - 1]."""
         return (level * self.steps).long().clamp(0, self.steps - 1)
+
+    def times(self, steps: int, first: Tensor | float | None = None) -> list[Tensor]:
+        """``steps`` timesteps (scalars) at equal distances for a sampler, from ``first`` or the last one down."""
+        start = self.steps - 1 if first is None else int(first)
+        return list(torch.linspace(start, 0, steps).round().long())
 
     def scales(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
         """``(a_t, s_t)`` of timesteps ``t`` [B] (or [B, V]), shaped to multiply ``like``."""
@@ -62,23 +74,60 @@ class DiffusionProcess(nn.Module):
 
     def target(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """What the network should answer at x_t."""
-        a, s = self.scales(t, x0)
-        return {"epsilon": noise, "v_prediction": a * noise - s * x0, "sample": x0}[self.parametrization]
+        if self.parametrization == "v_prediction":
+            a, s = self.scales(t, x0)
+            return a * noise - s * x0
+        return {"epsilon": noise, "sample": x0, "flow": noise - x0}[self.parametrization]
 
     def to_x0(self, output: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
         """The estimate of x_0 in a network's output."""
-        a, s = self.scales(t, x_t)
         if self.parametrization == "sample":
             return output
+        a, s = self.scales(t, x_t)
         if self.parametrization == "v_prediction":
             return a * x_t - s * output
-        return (x_t - s * output) / a
+        return (x_t - s * output) / (a + s if self.parametrization == "flow" else a)
 
     def to_noise(self, output: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
         """The estimate of the noise in a network's output."""
-        a, s = self.scales(t, x_t)
         if self.parametrization == "epsilon":
             return output
+        a, s = self.scales(t, x_t)
         if self.parametrization == "v_prediction":
             return a * output + s * x_t
-        return (x_t - a * output) / s
+        return (x_t + a * output) / (a + s) if self.parametrization == "flow" else (x_t - a * output) / s
+
+
+class FlowProcess(DiffusionProcess):
+    """A rectified flow: ``x_t = (1 - t) x_0 + t eps``; by default the network answers with the velocity eps - x0.
+
+    Args:
+        shift: timesteps are ``shift l / (1 + (shift - 1) l)`` of levels l: more noise for larger pictures (Esser et al.
+            2024, eq. 23; 3 in Stable Diffusion 3).
+    """
+
+    edge = 1e-3
+    """Timesteps stay this far from 0 and 1, where no noise or no picture is left."""
+
+    def __init__(self, shift: float = 1.0, parametrization: Parametrization = "flow") -> None:
+        super().__init__(torch.ones(1), parametrization)
+        self.shift = shift
+
+    @property
+    def steps(self) -> int:
+        """What trained networks divide t by; 1000 in all that are published."""
+        return 1000
+
+    def timestep(self, level: Tensor) -> Tensor:
+        """Levels in [0, 1] to timesteps in (0, 1)."""
+        return (self.shift * level / (1 + (self.shift - 1) * level)).clamp(self.edge, 1 - self.edge)
+
+    def times(self, steps: int, first: Tensor | float | None = None) -> list[Tensor]:
+        if first is not None:  # levels again, so that the steps are as dense as the shift wants them
+            first = first / (self.shift - (self.shift - 1) * first)
+        levels = torch.linspace(1.0 if first is None else float(first), 0, steps + 1)[:-1]
+        return list(self.timestep(levels))
+
+    def scales(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+        s = t.to(like).view(t.shape + (1,) * (like.dim() - t.dim()))
+        return 1 - s, s

@@ -1,14 +1,16 @@
-"""One deterministic sampling loop for every prior (DDIM, Song et al. 2021, eq. 12 with eta 0)."""
+"""One deterministic sampling loop for every prior (DDIM, Song et al. 2021, eq. 12 with eta 0), and its steps alone."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 from core.contracts import Away, Prior
 from core.diffusion.guidance import predict_with_guidance
+from core.diffusion.process import DiffusionProcess
 from core.types import Condition
 
 
@@ -20,17 +22,44 @@ def ddim_latents(
     negative: Condition,
     scale: float,
     steps: int,
-    first: int | None = None,
+    first: Tensor | float | None = None,
     away: Sequence[Away] = (),
 ) -> Tensor:
-    """From ``start`` [B, C, h, w] to latents, over ``steps`` timesteps at equal distances, from ``first`` down to 0."""
+    """From ``start`` [B, C, h, w] to latents, over ``steps`` timesteps at equal distances from ``first`` (a scalar)."""
     process, x = prior.process, start
-    times = torch.linspace(process.steps - 1 if first is None else first, 0, steps).round().long().tolist()
+    times = process.times(steps, first)
     for now, after in zip(times, [*times[1:], None], strict=True):
-        t = torch.full((len(x),), now, device=x.device)
+        t = now.to(x.device).expand(len(x))
         output = predict_with_guidance(prior, x, t, condition, negative, scale, away)
         x0, noise = process.to_x0(output, x, t), process.to_noise(output, x, t)
-        x = x0 if after is None else process.add_noise(x0, noise, torch.full_like(t, after))
+        x = x0 if after is None else process.add_noise(x0, noise, after.to(x.device).expand(len(x)))
+    return x
+
+
+@torch.no_grad()
+def ddim_walk(
+    process: DiffusionProcess,
+    estimate: Callable[[Tensor, Tensor], Tensor],
+    start: Tensor,
+    times: Sequence[Tensor],
+    eta: float = 0.0,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """``start`` [B, C, h, w] at timesteps ``times[0]`` [B] taken to ``times[-1]``, up (inversion) or down.
+
+    Args:
+        estimate: gives x0 at noisy latents and timesteps.
+        eta: in steps upwards, how many times the standard deviation of ``q(x_now | x_next, x0)`` is added as noise.
+        generator: draws that noise.
+    """
+    x = start
+    for now, after in pairwise(times):
+        (a, s), (a_after, s_after) = process.scales(now, x), process.scales(after, x)
+        x0 = estimate(x, now)
+        x = a_after * x0 + s_after * (x - a * x0) / s
+        if eta:
+            variance = (s / s_after) ** 2 * (s_after**2 - (a_after / a * s) ** 2)
+            x = x + eta * variance.clamp(min=0).sqrt() * torch.randn(x.shape, generator=generator).to(x)
     return x
 
 
@@ -49,7 +78,7 @@ def denoise(
     """``latents`` [B, C, h, w] taken to the noise ``level`` in [0, 1] and back (SDEdit, Meng et al. 2022)."""
     t = prior.process.timestep(torch.full((len(latents),), level, device=latents.device))
     noisy = prior.process.add_noise(latents, noise, t)
-    return ddim_latents(prior, noisy, condition, negative, scale, steps, int(t[0]), away)
+    return ddim_latents(prior, noisy, condition, negative, scale, steps, t[0], away)
 
 
 @torch.no_grad()
@@ -59,7 +88,7 @@ def ddim(
     """[B, H, W, 3] pictures in [0, 1] of a prior with a UNet (its size gives the latents' shape)."""
     config = prior.unet.config  # type: ignore[union-attr]
     count = len(condition.text)  # type: ignore[arg-type]
-    shape = (count, config.in_channels, config.sample_size, config.sample_size)  # type: ignore[union-attr]
+    shape = (count, config.out_channels, config.sample_size, config.sample_size)  # type: ignore[union-attr]
     start = torch.randn(shape, generator=torch.Generator().manual_seed(seed))  # type: ignore[arg-type]
     start = start.to(next(prior.parameters()).device)
     return prior.decode(ddim_latents(prior, start, condition, negative, scale, steps))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
 from core.contracts import Module, Prior, Score, Step
+from core.diffusion.process import Parametrization
 from core.testing import reference
 from core.testing.check import Checked
 from core.testing.parts import finite, in_unit_range
@@ -36,8 +37,8 @@ def check_prior(c: Checked) -> None:
 
 
 def _check_process(c: Checked, prior: Prior) -> None:
-    bar = prior.process.alphas_cumprod
-    c.require(bool((bar.diff() < 0).all()) and bool((bar > 0).all()), "its process adds ever more noise")
+    a, s = prior.process.scales(prior.process.timestep(torch.linspace(0, 1, 50)), torch.zeros(50))
+    c.require(bool((a.diff() < 0).all() and (s.diff() > 0).all()), "its process adds ever more noise")
 
 
 def _check_predict(c: Checked, prior: Prior, latents: Tensor) -> None:
@@ -61,7 +62,7 @@ def _check_predict(c: Checked, prior: Prior, latents: Tensor) -> None:
 
 def check_score(c: Checked) -> None:
     """A scalar whose gradient pulls the picture towards what the prior believes, and touches nothing else."""
-    for parametrization in ("epsilon", "v_prediction"):
+    for parametrization in get_args(Parametrization):
         score, prior = c.build(), reference.GaussianPrior(parametrization=parametrization)
         _check_score(c, score, prior, parametrization)
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from core.contracts import Background, Context, Geometry, Material, Prior, PromptProcessor, Renderer, Scene, Step
-from core.diffusion.process import DiffusionProcess, Parametrization
+from core.diffusion.process import DiffusionProcess, FlowProcess, Parametrization
 from core.lift import Asked
 from core.spherical_harmonics import Y0
 from core.types import Cameras, Condition, Mesh, Render, Splats
@@ -146,8 +146,14 @@ class GaussianPrior(Prior):
     ) -> None:
         super().__init__(options, context or Context())
         betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
-        self.process = DiffusionProcess(torch.cumprod(1 - betas, 0), parametrization)
+        bar = torch.cumprod(1 - betas, 0)
+        self.process = FlowProcess() if parametrization == "flow" else DiffusionProcess(bar, parametrization)
         self.gain = nn.Parameter(torch.zeros(()))
+
+    @classmethod
+    def space(cls, options: object, context: Context) -> tuple[int, int, int]:
+        """(3, 16, 16)."""
+        return 3, 16, 16
 
     def encode(self, rgb: Tensor) -> Tensor:
         """[B, 3, 16, 16] in [-1, 1]."""

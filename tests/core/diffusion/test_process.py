@@ -125,5 +125,5 @@ def test_the_schedule_is_no_part_of_a_checkpoint_and_follows_its_module() -> Non
 
 
 def test_an_unknown_parametrisation_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(UserError, match="'flow' is not one of epsilon, v_prediction, sample"):
-        DiffusionProcess(torch.tensor([0.9, 0.5]), "flow")  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="'score' is not one of epsilon, v_prediction, sample, flow"):
+        DiffusionProcess(torch.tensor([0.9, 0.5]), "score")  # type: ignore[arg-type]

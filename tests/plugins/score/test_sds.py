@@ -16,7 +16,7 @@ from core.testing.reference import GaussianPrior, cameras
 from core.types import Condition
 from plugins.score.sds import SDS
 
-KINDS: list[Any] = ["epsilon", "v_prediction", "sample"]
+KINDS: list[Any] = ["epsilon", "v_prediction", "sample", "flow"]
 B = 4
 
 
@@ -39,14 +39,14 @@ def mean_of(condition: Condition) -> Tensor:
 def drawn(made: SDS, prior: GaussianPrior, latents: Tensor, step: Step) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Timesteps, noise, a and s of a step, from its public streams."""
     t = prior.process.timestep(made.levels(len(latents), step))
-    noise = torch.randn(latents.shape, generator=step.generator("sds-noise")).double()
+    noise = torch.randn(latents.shape, generator=step.generator("score-noise")).double()
     a, s = prior.process.scales(t, latents)
     return t, noise, a, s
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_it_keeps_its_contract(kind: Any) -> None:
-    options = {"weighting": {"epsilon": "x0", "v_prediction": "sds", "sample": "uniform"}[kind]}
+    options = {"weighting": {"epsilon": "x0", "v_prediction": "sds", "sample": "uniform", "flow": "fantasia3d"}[kind]}
     assert len(check_component("score", "sds", options=options)) >= 10
 
 
