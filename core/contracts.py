@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from core.config.base import ComponentSpec, Config
-from core.types import Cameras, Condition, Mesh, Render, Splats
+from core.types import Cameras, Condition, Mesh, Render, Splats, Views
 
 if TYPE_CHECKING:
     from core.diffusion.process import DiffusionProcess
@@ -128,7 +128,10 @@ class Task(Module):
         return {}
 
     def finish(self, run: Any) -> None:
-        """Called after the last step: export assets, save weights."""
+        """Called after the last step of the last stage: export assets, save weights."""
+
+    def leave(self, run: Any) -> None:
+        """Called instead where another stage follows: save what is of use beside its checkpoint."""
 
 
 class Geometry(Module):
@@ -255,6 +258,8 @@ class Prior(Module):
 
     process: DiffusionProcess
     guidance_scale: float = 7.5
+    looks: ClassVar[bool] = False
+    """Whether ``condition`` takes pictures of the object (``views``)."""
 
     @classmethod
     def space(cls, options: Any, context: Context) -> tuple[int, int, int]:
@@ -270,8 +275,14 @@ class Prior(Module):
         """The inverse of ``encode``: [B, H, W, 3] in [0, 1]."""
 
     @abstractmethod
-    def condition(self, texts: list[str], cameras: Cameras | None = None) -> Condition:
-        """Embed one text (and one view) per image; ``""`` is the unconditional text."""
+    def condition(self, texts: list[str], cameras: Cameras | None = None, views: Views | None = None) -> Condition:
+        """Embed one text (and one view) per image; ``""`` is the unconditional text, no ``views`` its counterpart for
+        priors that look at pictures (others may leave the parameter out)."""
+
+    def opposite(self, told: Condition, texts: list[str], cameras: Cameras | None = None) -> Condition:
+        """What classifier-free guidance leads away from: the ``texts`` that are not wanted, and no pictures. Override
+        where it depends on what was ``told``; both must hold the same fields."""
+        return self.condition(texts, cameras)
 
     @abstractmethod
     def predict(self, noisy: Tensor, t: Tensor, condition: Condition) -> Tensor:

@@ -228,6 +228,9 @@ class _Driver:
             if self.index < self._config.steps:
                 self._step()
             elif self.stage + 1 < len(self.job.stages):
+                if run.main and run.current is not None:
+                    run.assets.mkdir(exist_ok=True)
+                    run.current.leave(run)
                 self._begin(self.stage + 1)
             else:
                 self._finish()

@@ -13,22 +13,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
-from pydantic import Field, field_validator, model_validator
+from pydantic import field_validator, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from core.asked import Asked, PictureConfig
 from core.config.base import ComponentSpec, Slot
 from core.config.base import Config as BaseConfig
 from core.config.schedule import Schedule
-from core.contracts import Away, Context, Module, Prior, PromptProcessor, Scene, Score, Step, Task
+from core.contracts import Context, Module, Prior, PromptProcessor, Scene, Score, Step, Task, TrainedScore
 from core.errors import UserError
 from core.signals import FIELD_SIGNALS
-from core.types import Cameras, Condition, Render
+from core.types import Cameras, Render
 
 if TYPE_CHECKING:
     from core.optim import ScheduledOptimizer
 
 log = logging.getLogger("maquette")
+
+_PICTURES = ("target", "target-mask")
 
 
 class GuidanceConfig(BaseConfig):
@@ -42,11 +45,18 @@ class GuidanceConfig(BaseConfig):
     """Multiplies the score's loss."""
 
 
+_NOTHING_ASKED = "prompt: a text is required (or image: a picture)"
+
+
 class LiftConfig(BaseConfig):
     """A scene, what guides it, and what it is exported as."""
 
-    prompt: str = Field(min_length=1)
-    """The sentence."""
+    prompt: str = ""
+    """The sentence; a job that is given a picture may do without."""
+    image: Path | None = None
+    """A picture of the object, or a folder of pictures with their cameras."""
+    picture: PictureConfig = PictureConfig()
+    """Where the picture was taken from, and what in it is the object."""
     negative_prompt: str = ""
     """What guidance leads away from."""
     geometry: Annotated[ComponentSpec, Slot("geometry")]
@@ -71,41 +81,26 @@ class LiftConfig(BaseConfig):
     @field_validator("prompt")
     @classmethod
     def _says_something(cls, value: str) -> str:
-        if not value.strip():
+        if value and not value.strip():
             raise ValueError("expected a text, found only spaces")
         return value
 
     @model_validator(mode="after")
     def _is_led(self) -> LiftConfig:
+        if not self.prompt.strip() and self.image is None:
+            raise ValueError(_NOTHING_ASKED)
         if not self.guidance and not self.losses:
             raise ValueError("expected a guidance, or losses on pictures that the data gives: nothing leads this lift")
         return self
 
 
-class Asked:
-    """What the job asked for, as any prior hears it from any view: ``context.parts["asked"]``."""
-
-    def __init__(self, prompt: str, negative: str, processor: PromptProcessor) -> None:
-        self.prompt, self.negative, self.processor = prompt, negative, processor
-
-    def conditions(self, prior: Prior, cameras: Cameras) -> tuple[Condition, Condition, list[Away]]:
-        """The condition of each view, its opposite in guidance, and what to move away from."""
-        texts = self.processor.texts(self.prompt, cameras)
-        told = prior.condition(texts, cameras)
-        untold = prior.condition([self.negative] * len(texts), cameras)
-        away = [
-            Away(prior.condition(other, cameras), share) for other, share in self.processor.away(self.prompt, cameras)
-        ]
-        return told, untold, away
-
-
 class Guidance:
     """A built guidance. The prior is no submodule: its weights are files already and stay out of checkpoints."""
 
-    def __init__(self, config: GuidanceConfig, context: Context) -> None:
+    def __init__(self, config: GuidanceConfig, context: Context, score: Score) -> None:
         build: Any = context.build
         self.prior: Prior = build(config.prior).to(context.device).eval().requires_grad_(False)
-        self.score: Score = build(config.score)
+        self.score = score
         self.weight = config.weight
 
     def loss(self, render: Render, asked: Asked, step: Step) -> Tensor:
@@ -115,7 +110,9 @@ class Guidance:
         told, untold, away = asked.conditions(self.prior, render.cameras)
         weight = self.weight.at(step.index, step.total)
         # Handed over only where there is any: a score need not know of Perp-Neg.
-        further = {"away": away} if away else {}
+        further: dict[str, Any] = {"away": away} if away else {}
+        if self.score.sees_render:
+            further["render"] = render
         return weight * self.score.loss(self.prior, latents, told, untold, step, **further)
 
     def _fitting(self, latents: Tensor) -> Tensor:
@@ -169,7 +166,7 @@ class Lift(Task):
         if isinstance(previous, Lift) and previous.geometry is not None:
             self.geometry.start_from(previous.scene())
         self.prompts: PromptProcessor = build(options.prompts)
-        self.asked = Asked(options.prompt, options.negative_prompt, self.prompts)
+        self.asked = Asked(options.prompt, options.negative_prompt, self.prompts, options.image, options.picture)
         context.parts["asked"] = self.asked
         self.data = build(options.data)
         self.losses = {name: self._loss(name) for name in options.losses}
@@ -178,6 +175,9 @@ class Lift(Task):
                 f"no guidance, and none of the losses ({', '.join(options.losses)}) compares with the data's pictures: "
                 "nothing leads this lift. Add a guidance, or losses.image=1"
             )
+        self._scores: list[Score] = [build(g.score) for g in options.guidance]
+        trained = {str(k): score for k, score in enumerate(self._scores) if isinstance(score, TrainedScore)}
+        self.scores = nn.ModuleDict(trained)  # their parameters go into the optimiser and the checkpoint
         self._guidance: list[Guidance] | None = None
         self._final: Cameras | None = None
 
@@ -196,16 +196,22 @@ class Lift(Task):
     def guidance(self) -> list[Guidance]:
         """Priors are loaded at the first step: an export of a finished run loads none."""
         if self._guidance is None:
-            self._guidance = [Guidance(g, self.context) for g in self.options.guidance]
+            pairs = zip(self.options.guidance, self._scores, strict=True)
+            self._guidance = [Guidance(g, self.context, score) for g, score in pairs]
         return self._guidance
 
     def param_groups(self) -> list[dict[str, Any]]:
+        for index, score in self.scores.items():
+            score.attach(self.guidance[int(index)].prior)  # type: ignore[operator]
         return [group for part in self._modules_of() for group in part.param_groups()]
 
     def _modules_of(self) -> list[Module]:
-        return [self.parts[k] for k in ("geometry", "material", "background", "renderer")]  # type: ignore[misc]
+        parts = [self.parts[k] for k in ("geometry", "material", "background", "renderer")]
+        return [*parts, *self.scores.values()]  # type: ignore[list-item]
 
     def update(self, step: Step) -> None:
+        if step.index == 0:
+            self.asked.views  # noqa: B018  a picture that cannot be used is told before any prior is loaded
         for part in self._modules_of():
             part.update(step)
         if isinstance(self.data, Module):  # a source that makes its own pictures of the scene
@@ -217,20 +223,28 @@ class Lift(Task):
 
     def training_step(self, step: Step) -> dict[str, Tensor]:
         batch = self.data.batch(step)
-        render: Render = self.parts["renderer"](batch["cameras"].to(self.context.device), step)
-        for signal in ("target", "target-mask"):
-            if signal in batch:
-                render.extras[signal] = batch[signal].to(render.rgb)
+        render = self._seen(batch, step)
+        # Where some pictures are given and others are not, guidance sees these and losses on pictures those.
+        given = self._seen(batch["reference"], step) if "reference" in batch else render
         losses: dict[str, Tensor] = {}
         for index, guidance in enumerate(self.guidance):
             name = "guidance" if len(self.guidance) == 1 else f"guidance_{index}"
             losses[name] = guidance.loss(render, self.asked, step)
+            if isinstance(guidance.score, TrainedScore):
+                losses |= {f"{name}_{part}": value for part, value in guidance.score.losses().items()}
         for name, function in self.losses.items():
             weight = self.options.losses[name].at(step.index, step.total)
             if weight:
-                self._supply(name, render, step)
-                losses[name] = weight * function(render, step)
+                seen = given if self._follows_pictures(name) else render
+                self._supply(name, seen, step)
+                losses[name] = weight * function(seen, step)
         return losses
+
+    def _seen(self, batch: dict[str, Any], step: Step) -> Render:
+        """The scene from the batch's cameras, with the pictures that it should match beside what was rendered."""
+        render: Render = self.parts["renderer"](batch["cameras"].to(self.context.device), step)
+        render.extras |= {signal: batch[signal].to(render.rgb) for signal in _PICTURES if signal in batch}
+        return render
 
     def _supply(self, loss: str, render: Render, step: Step) -> None:
         """What a loss needs of the geometry itself, put beside what was rendered."""
@@ -259,8 +273,13 @@ class Lift(Task):
         parts: Any = self.parts
         return Scene(
             geometry=parts["geometry"], material=parts["material"], background=parts["background"],
-            renderer=parts["renderer"], name=slug(self.options.prompt), prompt=self.options.prompt,
+            renderer=parts["renderer"], name=self.title(), prompt=self.options.prompt,
         )  # fmt: skip
+
+    def title(self) -> str:
+        """What the object is called: by its sentence, else by its picture."""
+        o = self.options
+        return slug(o.prompt or (o.image.stem if o.image is not None else ""))
 
     def finish(self, run: Any) -> None:
         self.eval()

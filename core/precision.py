@@ -19,3 +19,10 @@ def fast_bfloat16(device: str) -> bool:
         flags = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
         return any(bool(getattr(torch.cpu, flag, bool)()) for flag in flags)
     return False
+
+
+def settled_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """``auto`` is bfloat16 where the machine multiplies it in hardware, else float32; or the dtype that is named."""
+    if precision == "auto":
+        precision = "bfloat16" if fast_bfloat16(device.type) else "float32"
+    return getattr(torch, precision)  # type: ignore[no-any-return]

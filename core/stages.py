@@ -28,6 +28,9 @@ def build_task(job: Job, registry: Registry, stage: int, device: torch.device, p
     context = Context(device=device, seed=job.config.seed, parts={"registry": registry})
     if previous is not None:
         context.parts["previous"] = previous
+        # Words that an earlier stage learned: priors are loaded at the first step, when that stage is gone.
+        known = getattr(previous, "context", context).parts.get("learned_tokens", {})
+        context.parts["learned_tokens"] = known | getattr(previous, "learned_tokens", {})
     task: Task = build(job.stages[stage].task, context, registry)
     context.parts.pop("previous", None)  # else every stage would stay in memory until the last
     return task.to(device)

@@ -74,6 +74,19 @@ class Cameras:
         principal = None if self.principal is None else self.principal[index]
         return replace(self, c2w=self.c2w[index], fov_y=self.fov_y[index], principal=principal)
 
+    @classmethod
+    def cat(cls, parts: list[Cameras]) -> Cameras:
+        """One batch of several, all of one size (else ValueError)."""
+        if len({(p.height, p.width) for p in parts}) > 1:
+            raise ValueError("cameras of several sizes cannot be one batch")
+        centers = [p.center for p in parts] if any(p.principal is not None for p in parts) else None
+        return replace(
+            parts[0],
+            c2w=torch.cat([p.c2w for p in parts]),
+            fov_y=torch.cat([p.fov_y for p in parts]),
+            principal=None if centers is None else torch.cat(centers),
+        )
+
     def to(self, device: torch.device | str) -> Cameras:
         principal = None if self.principal is None else self.principal.to(device)
         return replace(self, c2w=self.c2w.to(device), fov_y=self.fov_y.to(device), principal=principal)
@@ -172,6 +185,33 @@ class Render:
     depth: Tensor | None = None
     normal: Tensor | None = None
     extras: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Views:
+    """Given pictures of one object and where they were taken from.
+
+    Attributes:
+        rgb: [V, H, W, 3] sRGB in [0, 1]; where the mask is 0 it means nothing.
+        mask: [V, H, W, 1] coverage in [0, 1].
+        cameras: V cameras of that size.
+    """
+
+    rgb: Tensor
+    mask: Tensor
+    cameras: Cameras
+
+    def __len__(self) -> int:
+        return len(self.cameras)
+
+    def over(self, background: float | Tensor) -> Tensor:
+        """[V, H, W, 3] the pictures over a grey level, or over colours that broadcast to theirs."""
+        return self.rgb * self.mask + (1 - self.mask) * background
+
+    def nearest(self, cameras: Cameras) -> Tensor:
+        """[B] which picture was taken from the direction nearest to each camera's."""
+        mine, theirs = self.cameras.c2w[:, :3, 2], cameras.c2w[:, :3, 2]
+        return (theirs @ mine.to(theirs).T).argmax(1)
 
 
 @dataclass(frozen=True)

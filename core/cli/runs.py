@@ -1,4 +1,4 @@
-"""``text``, ``run``, ``fit`` and ``resume``: from a job file and overrides to a run.
+"""``text``, ``image``, ``run``, ``fit`` and ``resume``: from a job file and overrides to a run.
 
 A prompt is an argument of its own and reaches the job as it was typed; only ``key=value`` words are overrides.
 """
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from core.config.job import Job
 
 TEXT_PRESET = "text-to-3d"
+IMAGE_PRESET = "image-to-3d"
 _FITS_NOTHING = "{0} fits nothing: its task is 'lift'. Use: text \"a red mug\" --config {0}"
 _KEY = re.compile(r"[A-Za-z_][\w.\[\]-]*=", re.ASCII)
 
@@ -34,7 +35,7 @@ Resume = Annotated[Path | None, typer.Option("--resume", metavar="RUN", help="Co
 
 def attach(app: typer.Typer) -> None:
     """Add this module's verbs."""
-    for verb in (text, run, fit, resume):
+    for verb in (text, image, run, fit, resume):
         app.command(verb.__name__)(verb)
 
 
@@ -61,6 +62,40 @@ def text(
         if not any(": prompt: unknown key" in problem for problem in error.problems):
             raise
         raise UserError(f"{config} takes no prompt, so it makes nothing from a sentence. Use: fit {config}") from None
+    _carry_out(job, quiet, dry_run, print_config, resume)
+
+
+def image(
+    picture: Annotated[Path, typer.Argument(metavar="FILE", help="A picture, or a folder of pictures and cameras.")],
+    overrides: Overrides = None,
+    config: Annotated[
+        str, typer.Option("--config", metavar="FILE|PRESET", help="The job to start from.")
+    ] = IMAGE_PRESET,
+    prompt: Annotated[str | None, typer.Option("--prompt", help="What it shows, for priors that read.")] = None,
+    mask: Annotated[Path | None, typer.Option("--mask", metavar="FILE", help="A picture, white on the object.")] = None,
+    elevation: Annotated[
+        float | None, typer.Option("--elevation", help="Degrees above the horizon from which it was taken.")
+    ] = None,
+    output: Output = None,
+    seed: Seed = None,
+    quiet: Quiet = False,
+    dry_run: DryRun = False,
+    print_config: Print = False,
+    resume: Resume = None,
+) -> None:
+    """Make a 3D object from a picture."""
+    if not picture.exists():
+        raise UserError(f"there is no picture {picture}")
+    check_overrides(overrides or [])
+    told = {"mask": None if mask is None else str(mask.absolute()), "elevation": elevation}
+    told = {key: value for key, value in told.items() if value is not None}
+    given = {"image": str(picture.absolute()), "prompt": prompt, **_given(output, seed)}
+    try:
+        job = _load(config, overrides, given | ({"picture": told} if told else {}))
+    except ConfigError as error:
+        if not any(": image: unknown key" in problem for problem in error.problems):
+            raise
+        raise UserError(f"{config} takes no picture, so it makes nothing from one. Use: fit {config}") from None
     _carry_out(job, quiet, dry_run, print_config, resume)
 
 
@@ -181,6 +216,16 @@ def _load(config: str, overrides: list[str] | None, extra: dict[str, Any]) -> Jo
     return load_job(config, overrides or [], extra=extra)
 
 
+def _check_pictures(job: Job) -> None:
+    """Read what the job is given, so that a picture that cannot be used is told before anything is loaded."""
+    for stage in job.stages:
+        options: Any = stage.task.options
+        if getattr(options, "image", None) is not None and hasattr(options, "picture"):
+            from core.asked import read_given
+
+            read_given(options.image, options.picture)
+
+
 def _carry_out(job: Job, quiet: bool, dry_run: bool, print_config: bool, resume: Path | None) -> None:
     if print_config:
         from core.config.dump import dump_yaml
@@ -190,6 +235,7 @@ def _carry_out(job: Job, quiet: bool, dry_run: bool, print_config: bool, resume:
     from core.kernels.dispatch import check_environment
 
     check_environment()
+    _check_pictures(job)
     if dry_run:
         steps = ", ".join(f"{s.config.name} ({s.task.name}, {s.config.steps} steps)" for s in job.stages)
         print(f"{job.source}: nothing is wrong. Stages: {steps}.")

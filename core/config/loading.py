@@ -75,7 +75,7 @@ class _Checking:
 
     def run(self, changes: Sequence[Override]) -> Job:
         config = self._job_config()
-        items = self._stage_items()
+        self.items = items = self._stage_items()
         stages = [self._stage(i, item, staged=bool(items)) for i, item in enumerate(items or [_EMPTY])]
         self._check_names(items)
         self._check_effect(items, changes)
@@ -144,7 +144,7 @@ class _Checking:
 
     def _stage(self, index: int, item: Node, staged: bool) -> tuple[Stage | None, list[str]]:
         """The stage (None where something is wrong) and its problems."""
-        base = Node({k: v for k, v in self.top.items() if k not in _JOB}, self.place)
+        base = Node(self._defaults(item), self.place)
         own = {k: v for k, v in item.value.items() if k not in _JOB}
         merged = merge(base, replace(item, value=own)).value
         checker = self._checker()
@@ -158,6 +158,24 @@ class _Checking:
         if checker.problems or config is FAILED or task is FAILED:
             return None, checker.problems
         return Stage(index, config, task), []
+
+    def _defaults(self, item: Node) -> dict[str, Node]:
+        """The top level's keys that are this stage's defaults: where stages have different tasks, a key that only
+        another stage's task has is meant for that one."""
+        mine = {k: v for k, v in self.top.items() if k not in _JOB}
+        own = self._options_of(item)
+        others = set().union(*(self._options_of(other) for other in self.items)) if self.items else set()
+        return {k: v for k, v in mine.items() if not own or k in own or k not in others}
+
+    def _options_of(self, item: Node) -> set[str]:
+        """The options of a stage's task; empty where the task is not known, which is told elsewhere."""
+        node = item.value.get("task", self.top.get("task"))
+        try:
+            target = self.registry.find("task", str(node.raw)).load() if node is not None else None
+        except UserError:
+            return set()
+        config = getattr(target, "Config", None)
+        return {*config.model_fields, *_STAGE, "task"} if config is not None else set()
 
     def _task(self, checker: Checker, node: Node | None, options: dict[str, Node]) -> Any:
         if node is None or node.raw is None or isinstance(node.value, (dict, list)):

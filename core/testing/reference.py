@@ -15,7 +15,7 @@ from core.contracts import Background, Context, Geometry, Material, Prior, Promp
 from core.diffusion.process import DiffusionProcess, FlowProcess, Parametrization
 from core.lift import Asked
 from core.spherical_harmonics import Y0
-from core.types import Cameras, Condition, Mesh, Render, Splats
+from core.types import Cameras, Condition, Mesh, Render, Splats, Views
 
 
 class Ball(Geometry):
@@ -163,7 +163,7 @@ class GaussianPrior(Prior):
         """[B, 16, 16, 3]."""
         return (latents.movedim(1, -1) / 2 + 0.5).clamp(0, 1)
 
-    def condition(self, texts: list[str], cameras: Cameras | None = None) -> Condition:
+    def condition(self, texts: list[str], cameras: Cameras | None = None, views: Views | None = None) -> Condition:
         """The mean colour in [-1, 1] as ``pooled`` [B, 3], drawn from the text; zeros for ``""``."""
         rows = [
             torch.zeros(3) if not t else torch.tensor([math.sin(sum(t.encode()) * k) for k in (1, 2, 3)]) for t in texts

@@ -22,7 +22,7 @@ from core.config.base import Config as BaseConfig
 from core.config.schedule import Schedule
 from core.contracts import Context, DataSource, Module, Prior, Step
 from core.diffusion.sampler import denoise
-from core.types import Cameras
+from core.types import Cameras, Views
 
 _BUFFERS = ("target", "mask", "c2w", "fov_y")
 
@@ -45,6 +45,8 @@ class DatasetUpdate(Module, DataSource):
         """Draws the views of each update; its ``batch`` and ``size`` are theirs."""
         batch: int = Field(4, ge=1)
         """Pictures of each step."""
+        reference: int = Field(1, ge=0)
+        """Given pictures in each step, beside these; none where the job was given none."""
         updates: int = Field(8, ge=1)
         """How often all pictures are made anew, at equal distances over the run."""
         level: Schedule = Schedule([(0, 0.95), ("100%", 0.15)])
@@ -72,8 +74,8 @@ class DatasetUpdate(Module, DataSource):
 
     @classmethod
     def signals(cls, options: Any) -> tuple[list[str], list[str]]:
-        """The cameras' own signals are this source's too."""
-        return ["rgb", "text"], ["camera", "target", "target-mask"]
+        """What the cameras give, their own component says."""
+        return ["rgb"], ["camera", "target", "target-mask"]
 
     def __init__(self, options: Any, context: Context) -> None:
         super().__init__(options, context)
@@ -125,14 +127,32 @@ class DatasetUpdate(Module, DataSource):
         generator = step.generator("dataset-batch")
         chosen = torch.randperm(len(self.target), generator=generator)[: self.options.batch].to(self.target.device)
         height, width = self.target.shape[1:3]
-        cameras = Cameras(self.c2w[chosen], self.fov_y[chosen], height, width)
-        return {"cameras": cameras, "target": self.target[chosen], "target-mask": self.mask[chosen]}
+        batch: dict[str, Any] = {
+            "cameras": Cameras(self.c2w[chosen], self.fov_y[chosen], height, width),
+            "target": self.target[chosen],
+            "target-mask": self.mask[chosen],
+        }
+        given: Views | None = self.context.parts["asked"].views
+        if given is None or not self.options.reference:
+            return batch
+        return _joined(batch, self._given(torch.randint(len(given), (self.options.reference,), generator=generator)))
+
+    def _given(self, chosen: Tensor) -> dict[str, Any]:
+        """The given pictures ``chosen`` [R], over the background."""
+        views: Views = self.context.parts["asked"].sized(int(self.target.shape[1]))
+        target, device = views.over(self.options.background), self.target.device
+        cameras = views.cameras[chosen].to(device)
+        return {"cameras": cameras, "target": target[chosen].to(device), "target-mask": views.mask[chosen].to(device)}
 
     def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *rest: Any) -> None:
         for name in _BUFFERS:  # as many pictures as were saved
             if prefix + name in state:
                 setattr(self, name, torch.empty_like(state[prefix + name], device=self.context.device))
         super()._load_from_state_dict(state, prefix, *rest)
+
+
+def _joined(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:
+    return {k: Cameras.cat([a[k], b[k]]) if k == "cameras" else torch.cat([a[k], b[k]]) for k in a}
 
 
 def _parts(count: int, chunk: int) -> list[slice]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-CAMERA_DIM = 10
+HARMONICS = (1, 2, 3)
+"""Multiples of the azimuth of which sine and cosine are told."""
+CAMERA_DIM = 4 + 2 * len(HARMONICS)
 
 
 def embed_camera(azimuth: Tensor, elevation: Tensor) -> Tensor:
@@ -13,7 +15,7 @@ def embed_camera(azimuth: Tensor, elevation: Tensor) -> Tensor:
 
     A vector of zeros (flag 0) means that no viewpoint is told: the same network then is the plain text-to-image prior.
     """
-    harmonics = [f(k * azimuth) for k in (1, 2, 3) for f in (torch.sin, torch.cos)]
+    harmonics = [f(k * azimuth) for k in HARMONICS for f in (torch.sin, torch.cos)]
     tilt = [torch.sin(elevation), torch.cos(elevation), elevation * 2 / torch.pi]
     return torch.stack([torch.ones_like(azimuth), *harmonics, *tilt], -1)
 

@@ -27,7 +27,9 @@ _WORDS = re.compile(r"[a-z0-9]+")
 VIEWS = ("front view", "side view", "back view", "overhead view")
 
 
-class _Block(nn.Module):
+class Block(nn.Module):
+    """Two convolutions, the first of which halves the picture."""
+
     def __init__(self, inner: int, outer: int) -> None:
         super().__init__()
         self.first = nn.Conv2d(inner, outer, 3, stride=2, padding=1)
@@ -46,7 +48,7 @@ class Classifier(nn.Module):
         super().__init__()
         self.nouns, self.categories, self.colors, self.width = nouns, list(nouns), colors, width
         widths = [width, 2 * width, 3 * width, 4 * width]
-        self.body = nn.Sequential(*(_Block(a, b) for a, b in zip([3, *widths], widths, strict=False)))
+        self.body = nn.Sequential(*(Block(a, b) for a, b in zip([3, *widths], widths, strict=False)))
         heads = {"category": len(nouns), "color": len(colors), "view": len(VIEWS)}
         self.heads = nn.ModuleDict({k: nn.Linear(widths[-1] * 4, n) for k, n in heads.items()})
 

@@ -21,7 +21,12 @@ FRONT_BEHIND = 1 / 3
 
 def pictures(renders: Render, size: int = 64) -> Tensor:
     """[B, size, size, 3] of any render."""
-    rgb = renders.rgb.detach().float().cpu().permute(0, 3, 1, 2)
+    return resized(renders.rgb.detach().float().cpu(), size)
+
+
+def resized(rgb: Tensor, size: int = 64) -> Tensor:
+    """[B, size, size, 3] of pictures [B, H, W, 3]."""
+    rgb = rgb.permute(0, 3, 1, 2)
     return F.interpolate(rgb, size=(size, size), mode="bilinear", antialias=True).permute(0, 2, 3, 1).clamp(0, 1)
 
 
@@ -98,6 +103,10 @@ class ClipPrecision(Metric):
         """[N, D] unit vectors of [N, 64, 64, 3] pictures in [0, 1]."""
         out = self.model.vision_model(pixel_values=rgb.permute(0, 3, 1, 2) * 2 - 1).pooler_output
         return F.normalize(self.model.visual_projection(out), dim=-1)
+
+    def embed_pictures(self, rgb: Tensor) -> Tensor:
+        """[N, D] unit vectors of pictures [N, H, W, 3] of any size."""
+        return self.image(resized(rgb))
 
     def measure(self, renders: Render, prompt: str) -> dict[str, float]:
         asked = self.known.expected(prompt)

@@ -6,28 +6,33 @@ import json
 import logging
 from typing import Any, Literal
 
-import torch
-
 from core.config.base import Config as BaseConfig
 from core.contracts import Context
 from core.diffusion.latent import LatentPrior, load_parts
-from core.precision import fast_bfloat16
-from core.types import Cameras, Condition
+from core.precision import settled_dtype
+from core.types import Cameras, Condition, Views
 from plugins.embedded.camera import embed_camera, no_camera
 from plugins.embedded.family import family_folder, part
 from plugins.embedded.tokenizer import unknown_words
 
 log = logging.getLogger("maquette")
 
+Precision = Literal["auto", "float32", "bfloat16"]
+
+
+class FamilyConfig(BaseConfig):
+    """What the family's priors have in common."""
+
+    family: str = "built-in"
+    """Folder of the family, or `built-in`."""
+    precision: Precision = "auto"
+    """Arithmetic of the UNet; auto is bfloat16 where the machine multiplies it in hardware, else float32."""
+
 
 class Embedded(LatentPrior):
     """64x64 pictures, 16x16 latents; told the viewpoint as a vector (default) or, plain, by view words alone."""
 
-    class Config(BaseConfig):
-        family: str = "built-in"
-        """Folder of the family, or `built-in`."""
-        precision: Literal["auto", "float32", "bfloat16"] = "auto"
-        """Arithmetic of the UNet; auto is bfloat16 where the machine multiplies it in hardware, else float32."""
+    class Config(FamilyConfig):
         camera: bool = True
         """Tell the UNet the azimuth and elevation of each view; false makes it the plain text-to-image prior."""
 
@@ -38,10 +43,8 @@ class Embedded(LatentPrior):
     def __init__(self, options: Config, context: Context) -> None:
         part(options.family, "unet", "embedded-unet")
         folder = family_folder(options.family)
-        precision = options.precision
-        if precision == "auto":
-            precision = "bfloat16" if fast_bfloat16(context.device.type) else "float32"
-        super().__init__(options, context, load_parts(str(folder)), dtype=getattr(torch, precision))
+        dtype = settled_dtype(options.precision, context.device)
+        super().__init__(options, context, load_parts(str(folder)), dtype=dtype)
         self.words = json.loads((folder / "tokenizer" / "words.json").read_text())
         self._warned: set[str] = set()
 
@@ -50,7 +53,7 @@ class Embedded(LatentPrior):
         part(options.family, "unet", "embedded-unet")
         return cls.space_of(str(family_folder(options.family)))
 
-    def condition(self, texts: list[str], cameras: Cameras | None = None) -> Condition:
+    def condition(self, texts: list[str], cameras: Cameras | None = None, views: Views | None = None) -> Condition:
         for text in dict.fromkeys(texts):
             self._warn(text)
         told = super().condition(texts)
@@ -61,6 +64,7 @@ class Embedded(LatentPrior):
         return Condition(text=told.text, camera=camera)
 
     def _warn(self, text: str) -> None:
+        text = " ".join(w for w in text.split() if w.strip(",") not in self.tokenizer.get_added_vocab())
         unknown = [w for w in unknown_words(text, self.words) if w not in self._warned]
         if unknown:
             self._warned.update(unknown)

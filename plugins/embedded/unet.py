@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+from pathlib import Path
 from typing import Annotated, Any
 
 import torch
@@ -100,9 +101,13 @@ class EmbeddedUnet(Task):
         Raises:
             UserError: its UNet has another shape.
         """
-        weights = part(family, "unet", "embedded-unet") / "diffusion_pytorch_model.safetensors"
+        self._take_over(part(family, "unet", "embedded-unet"), family)
+
+    def _take_over(self, folder: Path, family: str) -> None:
+        weights = folder / "diffusion_pytorch_model.safetensors"
+        unet = getattr(self.model, "unet", self.model)
         try:
-            self.model.load_state_dict({k: v.float() for k, v in load_file(weights).items()})
+            unet.load_state_dict({k: v.float() for k, v in load_file(weights).items()})
         except RuntimeError as error:
             reason = str(error).splitlines()[-1].strip()
             raise UserError(f"start: the UNet of family '{family}' has another shape than this one: {reason}") from None
@@ -123,8 +128,7 @@ class EmbeddedUnet(Task):
         """[N, C, h, w] float16 latents of the whole pool, scaled to unit variance; encoded once and kept on disk."""
         if self._latents is None:
             weights = part(self.options.family, "vae", "embedded-autoencoder") / "diffusion_pytorch_model.safetensors"
-            key = hashlib.sha256(weights.read_bytes()).hexdigest()[:12]
-            path = self.data.folder / f"latents-{key}-{len(self.data.pool['rgb'])}.safetensors"
+            path = self.pool_file("latents", weights)
             if not path.exists():
                 log.info("encoding %d pictures", len(self.data.pool["rgb"]))
                 partial = path.with_suffix(f".{os.getpid()}.tmp")
@@ -132,6 +136,12 @@ class EmbeddedUnet(Task):
                 partial.replace(path)
             self._latents = load_file(path)["latents"]
         return self._latents
+
+    def pool_file(self, what: str, made_with: Path) -> Path:
+        """Where ``what`` of the whole pool is kept: another file for other weights, and for another pool."""
+        key = hashlib.sha256(made_with.read_bytes()).hexdigest()[:12]
+        path: Path = self.data.folder / f"{what}-{key}-{len(self.data.pool['rgb'])}.safetensors"
+        return path
 
     @torch.no_grad()
     def _encode(self) -> Tensor:

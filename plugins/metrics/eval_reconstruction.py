@@ -14,7 +14,6 @@ from typing import Annotated, Any
 import torch
 import trimesh
 import typer
-import yaml
 from torch import Tensor
 
 from core.config.loading import load_job
@@ -25,7 +24,7 @@ from core.meshing.compare import chamfer, f_scores
 from core.meshing.sampling import sample_surface
 from core.run import peak_memory
 from core.types import Mesh
-from plugins.metrics.folders import fresh, machine, save_views
+from plugins.metrics.folders import fresh, machine, read_yaml, save_views
 
 COLUMNS = {
     "psnr": ".2f",
@@ -79,10 +78,7 @@ def read_settings(file: Path) -> dict[str, Any]:
     Raises:
         UserError: the file cannot be read, or holds something else.
     """
-    try:
-        given = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{file} cannot be read: {' '.join(str(error).split())}") from None
+    given = read_yaml(file)
     wanted = {"objects": list, "job": dict, "geometries": dict}
     if not isinstance(given, dict) or any(not isinstance(given.get(k), t) for k, t in wanted.items()):
         raise UserError(f"{file} must hold a list 'objects' and mappings 'job' and 'geometries'")

@@ -13,7 +13,6 @@ from typing import Annotated, Any
 
 import torch
 import typer
-import yaml
 
 from core.config.loading import load_job
 from core.contracts import Context
@@ -22,7 +21,7 @@ from core.errors import UserError
 from core.job import run_job
 from core.run import peak_memory
 from core.types import Cameras, Render
-from plugins.metrics.folders import fresh, machine, save_views
+from plugins.metrics.folders import fresh, machine, read_yaml, save_views
 
 HELD = "held_out"
 COLUMNS = ("category", "color", "r_precision", "janus", "seconds")
@@ -63,11 +62,7 @@ def read_prompts(file: Path) -> dict[str, list[str]]:
     Raises:
         UserError: the file cannot be read, or holds something else.
     """
-    try:
-        lists = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
-        raise UserError(f"{file} cannot be read: {reason}") from None
+    lists = read_yaml(file)
     if not isinstance(lists, dict) or not all(isinstance(texts, list) for texts in lists.values()):
         raise UserError(f"{file} must hold lists of prompts by name, such as seen: [a red mug]")
     return lists

@@ -17,7 +17,7 @@ from core.config.base import Config as BaseConfig
 from core.contracts import Context, DataSource, Step
 from core.types import Cameras
 from plugins.procedural.categories import CATEGORIES
-from plugins.procedural.dataset import CATEGORY_NAMES, COLOR_NAMES, sample_batch
+from plugins.procedural.dataset import CATEGORY_NAMES, COLOR_NAMES, FOV_Y_DEG, sample_batch
 from plugins.procedural.objects import make_object
 from plugins.procedural.splits import seeds_of
 from plugins.procedural.tracer import render
@@ -54,6 +54,10 @@ class ProceduralData(DataSource):
         """train, val, test, or heldout (pairs of category and colour that training never shows)."""
         seed: int = Field(0, ge=0)
         """Another seed is another pool."""
+        views: int = Field(2, ge=1)
+        """Consecutive pictures that show the same object."""
+        orbit: bool = False
+        """All but the last of an object's pictures lie at equal azimuths on one circle; else they lie anywhere."""
 
     category_names = CATEGORY_NAMES
     color_names = COLOR_NAMES
@@ -83,6 +87,14 @@ class ProceduralData(DataSource):
         out["rgb"] = torch.from_numpy(np.asarray(pool["rgb"][index])).float() / 255.0
         return out | {k: [pool[k][i] for i in index] for k in _TEXTS} | {"index": index}
 
+    def cameras(self, index: torch.Tensor) -> Cameras:
+        """Those of the pictures at ``index`` [B]."""
+        azimuth, elevation, distance = (
+            torch.from_numpy(self.pool[k])[index] for k in ("azimuth", "elevation", "distance")
+        )
+        fov = torch.full_like(azimuth, FOV_Y_DEG).deg2rad()
+        return Cameras.orbit(azimuth, elevation, distance, fov, self.options.size, self.options.size)
+
     @staticmethod
     def pictures_of(category: str, color: str | None, cameras: Cameras, count: int) -> torch.Tensor:
         """[count, V, H, W, 3] in [0, 1]: ``count`` unseen objects of a kind, each from the V cameras.
@@ -104,26 +116,34 @@ class ProceduralData(DataSource):
     def folder(self) -> Path:
         """Where this pool is kept on disk."""
         o = self.options
-        key = json.dumps([VERSION, o.size, o.split, o.seed, CATEGORY_NAMES, COLOR_NAMES])
+        what: list[Any] = [VERSION, o.size, o.split, o.seed, CATEGORY_NAMES, COLOR_NAMES]
+        what += [o.views, o.orbit] if (o.views, o.orbit) != (2, False) else []
+        key = json.dumps(what)
         return cache_folder() / f"procedural-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
 
     def _load(self) -> dict[str, Any]:
-        folder, count = self.folder, -(-self.options.images // CHUNK)
+        folder, count = self.folder, -(-self.options.images // self.chunk)
         folder.mkdir(parents=True, exist_ok=True)
         chunks = [self._chunk(folder, k, count) for k in range(count)]
         keep = self.options.images
         pool: dict[str, Any] = {k: np.concatenate([c[k] for c in chunks])[:keep] for k in _ARRAYS}
         return pool | {k: [t for c in chunks for t in c[k].tolist()][:keep] for k in _TEXTS}
 
+    @property
+    def chunk(self) -> int:
+        """Pictures of a file of the pool: whole sets."""
+        return CHUNK // self.options.views * self.options.views
+
     def _chunk(self, folder: Path, index: int, count: int) -> dict[str, Any]:
         """One chunk from disk, made first if it is not there (so an interrupted pool goes on where it stopped)."""
         path = folder / f"{index:05d}.npz"
         if not path.exists():
             if index % 8 == 0:
-                log.info("rendering procedural pictures: %d of %d", index * CHUNK, count * CHUNK)
+                log.info("rendering procedural pictures: %d of %d", index * self.chunk, count * self.chunk)
             made = sample_batch(
-                self.options.seed * 1_000_003 + index, CHUNK, self.options.size, self.options.split
-            )
+                self.options.seed * 1_000_003 + index, self.chunk, self.options.size, self.options.split,
+                views_per_object=self.options.views, orbit_sets=self.options.orbit,
+            )  # fmt: skip
             partial = path.with_suffix(f".{os.getpid()}.tmp.npz")
             np.savez(partial, **{k: made[k] for k in _ARRAYS}, **{k: np.array(made[k]) for k in _TEXTS})  # type: ignore[arg-type]
             partial.replace(path)

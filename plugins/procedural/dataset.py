@@ -44,6 +44,14 @@ def sample_cameras(rng: np.random.Generator, count: int) -> tuple[NDArray[Any], 
     return azimuth, np.radians(elevation), rng.uniform(*DISTANCES, count)
 
 
+def _set_on_circles(azimuth: NDArray[Any], elevation: NDArray[Any], distance: NDArray[Any], views: int) -> None:
+    """In place: the first views - 1 of each set share the first one's circle, the last one stays where it was."""
+    place = np.arange(len(azimuth)) % views
+    first, circle = np.arange(len(azimuth)) - place, place < views - 1
+    azimuth[circle] = (azimuth[first] + place * (2 * math.pi / (views - 1)))[circle] % (2 * math.pi)
+    elevation[circle], distance[circle] = elevation[first][circle], distance[first][circle]
+
+
 def sample_objects(rng: np.random.Generator, count: int, split: str) -> list[ProceduralObject]:
     """Random objects of a split; "heldout" wears the held-out pairs only. Raises UserError for an unknown split."""
     seeds = seeds_of(split)
@@ -62,6 +70,7 @@ def sample_batch(
     samples: int = 2,
     views_per_object: int = 2,
     geometry: bool = False,
+    orbit_sets: bool = False,
 ) -> dict[str, Any]:
     """A batch of B = `batch` pictures, the same for the same arguments.
 
@@ -69,13 +78,16 @@ def sample_batch(
     (radians, one float); caption and view_word, lists of B strings, the caption without the view; category, color,
     material int64 [B], indices into CATEGORY_NAMES, COLOR_NAMES and MATERIALS; seed int64 [B], the object's. With
     geometry also depth, mask [B,size,size] and normal [B,size,size,3] float32 (see `tracer.render`). Consecutive images
-    share an object, `views_per_object` at a time. split: one of SPLITS; an unknown one raises UserError.
+    share an object, `views_per_object` at a time; with orbit_sets all but the last of them lie at equal azimuths on one
+    circle (one elevation, one distance). split: one of SPLITS; an unknown one raises UserError.
     """
     seeds_of(split)
     rng = np.random.Generator(np.random.PCG64([rng_seed, SPLITS.index(split)]))
     objects = sample_objects(rng, -(-batch // views_per_object), split)
     owner = np.arange(batch) // views_per_object
     azimuth, elevation, distance = sample_cameras(rng, batch)
+    if orbit_sets:
+        _set_on_circles(azimuth, elevation, distance, views_per_object)
     c2w, fov_y = orbit(azimuth, elevation, distance), math.radians(FOV_Y_DEG)
     out: dict[str, Any] = dict(render(objects, c2w, fov_y, size, size, samples, owner=owner))
     rgb = (out.pop("rgb") * 255.0 + 0.5).astype(np.uint8)

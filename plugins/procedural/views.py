@@ -64,8 +64,12 @@ class ProceduralViews(DataSource):
 
     def pictures(self, held_out: bool = False) -> tuple[Tensor, Tensor]:
         """Colours [V, H, W, 3] over grey 0.5 and coverage [V, H, W, 1] of all cameras of a part."""
-        cameras, size = self.cameras(held_out), self.options.size
-        seen = render([self.object], cameras.c2w.numpy(), math.radians(FOV_Y_DEG), size, size, samples=3)
+        return self.seen_from(self.cameras(held_out))
+
+    def seen_from(self, cameras: Cameras) -> tuple[Tensor, Tensor]:
+        """Colours [V, H, W, 3] over grey 0.5 and coverage [V, H, W, 1] from any cameras of one field of view."""
+        height, width, fov = cameras.height, cameras.width, float(cameras.fov_y[0])
+        seen = render([self.object], cameras.c2w.cpu().numpy(), fov, height, width, samples=3)
         return torch.from_numpy(seen["rgb"]), torch.from_numpy(seen["mask"])[..., None]
 
     @cached_property

@@ -160,3 +160,17 @@ def test_a_turntable_is_an_orbit_at_one_height() -> None:
     full = torch.ones(3)
     wanted = Cameras.orbit(azimuth, 0.3 * full, 3.0 * full, math.radians(40) * full, 16, 16)
     assert torch.equal(found.c2w, wanted.c2w) and torch.allclose(found.fov_y, wanted.fov_y, atol=1e-6)
+
+
+def test_cameras_of_several_batches_become_one() -> None:
+    one, two = (Cameras.turntable(torch.arange(n) * 0.5, 0.2, 16) for n in (2, 3))
+    both = Cameras.cat([one, two])
+    assert len(both) == 5 and torch.equal(both.c2w[2:], two.c2w) and both.principal is None
+    from dataclasses import replace
+
+    shifted = replace(two, principal=torch.full((3, 2), 5.0))
+    mixed = Cameras.cat([one, shifted])
+    assert mixed.principal is not None and torch.equal(mixed.principal[:2], one.center)
+    assert torch.equal(mixed.principal[2:], torch.full((3, 2), 5.0))
+    with pytest.raises(ValueError, match="several sizes"):
+        Cameras.cat([one, two.resized(8, 8)])

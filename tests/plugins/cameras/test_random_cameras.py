@@ -80,3 +80,15 @@ def test_views_follow_from_the_step_alone() -> None:
 def test_a_range_goes_from_low_to_high(name: str) -> None:
     with pytest.raises(ValidationError, match="from low to high"):
         RandomCameras.Config(**{name: (50.0, 40.0)})
+
+
+def test_sets_of_views_lie_on_a_circle_at_equal_azimuths() -> None:
+    seen = views(3, batch=8, orbit=4)
+    azimuth, elevation = seen.azimuth.view(2, 4), seen.elevation.view(2, 4)
+    assert bool((elevation == elevation[:, :1]).all()) and elevation[0, 0] != elevation[1, 0]
+    steps = torch.remainder(azimuth.diff(dim=1), 2 * math.pi)
+    torch.testing.assert_close(steps, torch.full((2, 3), math.pi / 2), rtol=0, atol=1e-5)
+    torch.testing.assert_close(seen.distance.view(2, 4), seen.distance[::4, None].expand(2, 4), rtol=0, atol=1e-5)
+    with pytest.raises(ValidationError, match="whole sets of 4 views"):
+        RandomCameras.Config(batch=6, orbit=4)
+    assert RandomCameras.signals(RandomCameras.Config(batch=8, orbit=4)) == ([], ["camera", "multiview"])

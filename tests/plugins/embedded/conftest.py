@@ -18,7 +18,11 @@ FITS: dict[str, dict[str, Any]] = {
     "embedded-clip": {"width": 32, "layers": 1},
     "embedded-classifier": {"width": 8},
     "embedded-unet": {"channels": [16, 16, 16]},
+    "embedded-viewpoint": {"width": 16},
+    "embedded-zero123": {"channels": [16, 16, 16]},
+    "embedded-multiview": {"channels": [16, 16, 16]},
 }
+SETS = {"views": 5, "orbit": True, "images": 40, "batch": 2}
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -45,10 +49,12 @@ def fitted(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, A
     folder = tmp_path_factory.mktemp("family")
     runs: dict[str, Any] = {"folder": folder}
     for task, options in FITS.items():
+        sets = SETS if task == "embedded-multiview" else {}
+        start = {"start": str(folder)} if task in ("embedded-zero123", "embedded-multiview") else {}
         job = load_job(
             {"task": task, "steps": 2, "device": "cpu", "preview_every": 0, "checkpoint_every": 0, "log_every": 1,
-             "family": str(folder), "data": {"type": "procedural", "images": IMAGES, "batch": 8},
-             "optimizer": {"lr": 1e-3}} | options, (), get_registry(),
+             "family": str(folder), "data": {"type": "procedural", "images": IMAGES, "batch": 8} | sets,
+             "optimizer": {"lr": 1e-3}} | options | start, (), get_registry(),
         )  # fmt: skip
         runs[task] = run_job(job, get_registry(), folder=tmp_path_factory.mktemp("runs") / task, quiet=True)
     return runs

@@ -26,7 +26,9 @@ from plugins.embedded.unet import EmbeddedUnet
 LOSSES = {
     "embedded-autoencoder": {"reconstruction", "kl", "edge"}, "embedded-clip": {"contrastive"},
     "embedded-classifier": {"category", "color", "view"}, "embedded-unet": {"v"},
+    "embedded-viewpoint": {"harmonics", "elevation"}, "embedded-zero123": {"v"}, "embedded-multiview": {"v"},
 }  # fmt: skip
+LATER = ("viewpoint", "zero123", "multi_view")
 PROMPT = "a standing corgi dog"
 
 
@@ -53,11 +55,11 @@ def test_a_fit_finishes_and_reports(fitted: dict[str, Any], task: str) -> None:
 
 def test_a_family_is_complete(family: Path) -> None:
     names = {p.name for p in family.iterdir() if p.is_dir()}
-    assert names == {"tokenizer", "text_encoder", "clip", "vae", "scheduler", "unet", "classifier"}
+    assert names == {"tokenizer", "text_encoder", "clip", "vae", "scheduler", "unet", "classifier", *LATER}
     card = json.loads((family / "card.json").read_text())
-    assert set(card) == {"vae", "clip", "classifier", "unet"}
+    assert set(card) == {"vae", "clip", "classifier", "unet", *LATER}
     for facts in card.values():
-        assert facts["parameters"] > 1000 and facts["steps"] == 2 and facts["pictures_in_pool"] == 64
+        assert facts["parameters"] > 1000 and facts["steps"] == 2 and facts["pictures_in_pool"] in (40, 64)
     write_card(str(family))
     text = (family / "README.md").read_text()
     assert text.startswith("---\nlicense: apache-2.0") and "| parameters |" in text
@@ -115,10 +117,13 @@ def test_the_command_keeps_its_contract() -> None:
 def test_every_fit_keeps_its_contract(family: Path, tmp_path: Path, task: str) -> None:
     options: dict[str, Any] = {
         "embedded-autoencoder": {"channels": [8, 8, 16]}, "embedded-clip": {"width": 32, "layers": 1},
-        "embedded-classifier": {"width": 8}, "embedded-unet": {"channels": [16, 16, 16]},
-    }[task]  # fmt: skip
-    options["data"] = {"type": "procedural", "images": 64, "batch": 4}
-    options["family"] = str(family if task == "embedded-unet" else tmp_path)  # the UNet's fit reads its family
+        "embedded-classifier": {"width": 8}, "embedded-viewpoint": {"width": 16},
+    }.get(task, {"channels": [16, 16, 16], "start": str(family)})  # fmt: skip
+    options["data"] = {"type": "procedural", "images": 40, "batch": 4}
+    if task == "embedded-multiview":
+        options["data"] |= {"views": 5, "orbit": True}
+    of_its_own = task in ("embedded-autoencoder", "embedded-clip", "embedded-classifier")
+    options["family"] = str(tmp_path if of_its_own else family)  # the others' fits read their family
     assert len(check_component("task", task, options=options)) >= 8
 
 

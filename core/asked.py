@@ -1,0 +1,116 @@
+"""What a job was asked for, a sentence or pictures or both, as any prior hears it from any view."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional as F
+
+from core.config.base import Config as BaseConfig
+from core.contracts import Away, Prior, PromptProcessor
+from core.errors import UserError
+from core.types import Cameras, Condition, Views
+
+GIVEN_SIZE = 256
+"""Side in pixels at which given pictures are kept; whoever looks at them resizes."""
+
+
+class PictureConfig(BaseConfig):
+    """Where a given picture was taken from, and what in it is the object."""
+
+    mask: Path | None = None
+    """A picture that is white on the object; null takes the transparency, or removes the background."""
+    removal: Literal["auto", "alpha", "none", "rembg", "classical"] = "auto"
+    """How the background is told from the object where no mask is given."""
+    elevation: float = Field(default=15.0, ge=-90, le=90)
+    """Degrees above the horizon."""
+    azimuth: float = 0.0
+    """Degrees; 0 says that the picture shows the front."""
+    fov: float = Field(default=40.0, gt=0, lt=180)
+    """Vertical field of view, degrees."""
+    distance: float = Field(default=3.0, gt=0)
+    """Of the camera to the object's centre, world units."""
+    frame: float | None = Field(default=0.75, gt=0, le=1)
+    """Share of the picture's side that the object's longer side takes after cropping; null leaves the framing alone."""
+
+
+class Asked:
+    """The job's sentence and pictures: ``context.parts["asked"]``."""
+
+    def __init__(
+        self, prompt: str, negative: str, processor: PromptProcessor, image: Path | None = None,
+        picture: PictureConfig | None = None,
+    ) -> None:  # fmt: skip
+        self.prompt, self.negative, self.processor = prompt, negative, processor
+        self._image, self._picture = image, picture or PictureConfig()
+        self._views: Views | None = None
+        self._sized: dict[int, Views] = {}
+
+    @property
+    def views(self) -> Views | None:
+        """The given pictures, read at the first call; None where none are given.
+
+        Raises:
+            UserError: a file cannot be used, with the reason.
+        """
+        if self._views is None and self._image is not None:
+            self._views = read_given(self._image, self._picture)
+        return self._views
+
+    def sized(self, size: int) -> Views:
+        """The given pictures at ``size`` pixels a side.
+
+        Raises:
+            UserError: the job has none.
+        """
+        if self.views is None:
+            raise UserError("this job follows a picture and was given none; set image=FILE")
+        if size not in self._sized:
+            self._sized[size] = resized(self.views, size)
+        return self._sized[size]
+
+    def conditions(self, prior: Prior, cameras: Cameras) -> tuple[Condition, Condition, list[Away]]:
+        """The condition of each view, its opposite in guidance, and what to move away from."""
+        texts = self.processor.texts(self.prompt, cameras)
+        told = self._told(prior, texts, cameras)
+        untold = prior.opposite(told, [self.negative] * len(texts), cameras)
+        away = [
+            Away(self._told(prior, other, cameras), share)
+            for other, share in self.processor.away(self.prompt, cameras)
+        ]
+        return told, untold, away
+
+    def _told(self, prior: Prior, texts: list[str], cameras: Cameras) -> Condition:
+        if not prior.looks or self.views is None:
+            return prior.condition(texts, cameras)
+        return prior.condition(texts, cameras, self.views)
+
+
+def read_given(image: Path, picture: PictureConfig) -> Views:
+    """The pictures of a job.
+
+    Raises:
+        UserError: a file cannot be used, with the reason.
+    """
+    from core.pictures import read_views  # imaging libraries, not needed by a job without pictures
+
+    p = picture
+    return read_views(
+        image, mask=p.mask, elevation=p.elevation, azimuth=p.azimuth, fov=p.fov, distance=p.distance,
+        size=GIVEN_SIZE, background_removal=p.removal, frame=p.frame,
+    )  # fmt: skip
+
+
+def resized(views: Views, size: int) -> Views:
+    """The same pictures at ``size`` pixels a side; colours are averaged where the object is."""
+
+    def scale(x: Tensor) -> Tensor:
+        x = x.movedim(-1, 1)
+        return F.interpolate(x, size=(size, size), mode="bilinear", antialias=True, align_corners=False).movedim(1, -1)
+
+    mask = scale(views.mask)
+    rgb = scale(views.rgb * views.mask) / mask.clamp(min=1e-3)
+    return Views(rgb.clamp(0, 1), mask, views.cameras.resized(size, size))

@@ -1,0 +1,178 @@
+"""Fits the family's viewpoint-conditioned UNet: one picture of an object and a relative camera to another view of it.
+
+The structure of Zero-1-to-3 (Liu et al. 2023): the given picture's latent is concatenated with the noisy one, and one
+token, a linear projection of the picture's CLIP embedding and the relative camera, is all that cross-attention sees. A
+network this small also hears a viewpoint beside the timestep, as the text prior that it starts from does: where the
+given picture seems to be taken from (`viewpoint.py`), turned by the relative camera.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from pydantic import Field
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from core.contracts import Context, Step
+from core.diffusion.novel_view import CameraProjection
+from core.diffusion.relative_pose import relative_pose
+from core.diffusion.sampler import ddim
+from core.types import Cameras, Views
+from plugins.embedded.card import training_facts
+from plugins.embedded.family import family_folder, part, record, save_half
+from plugins.embedded.unet import EmbeddedUnet
+from plugins.embedded.viewpoint import Viewpoint, turned
+from plugins.embedded.zero123 import EmbeddedZero123, image_encoder
+
+OVERHEAD = 1.05
+"""Radians of elevation above which a picture is not given but wanted: nobody photographs from there."""
+
+
+class ViewpointUnet(nn.Module):
+    """The UNet and the projection of its only token, as they are trained and averaged together."""
+
+    def __init__(self, unet: Any, cc_projection: CameraProjection) -> None:
+        super().__init__()
+        self.unet, self.cc_projection = unet, cc_projection
+
+
+class EmbeddedZero123Fit(EmbeddedUnet):
+    """v-prediction of one picture's latents under another one; each object of the pool gives pairs both ways."""
+
+    class Config(EmbeddedUnet.Config):
+        start: str | None = "built-in"
+        """Family whose viewpoint-conditioned UNet the training goes on from, or, where it has none, whose text-to-image
+        UNet; new input channels then start at zero."""
+        skew: float = Field(0.6, gt=0)
+        """Noise levels are uniform numbers to this power: below 1, more high ones, where it is decided what is seen."""
+        no_token: float = Field(0.05, ge=0, le=1)
+        """Share of pairs whose CLIP embedding is zero; the relative camera is kept."""
+        no_picture: float = Field(0.05, ge=0, le=1)
+        """Share of pairs whose concatenated latent is zero."""
+        nothing: float = Field(0.05, ge=0, le=1)
+        """Share of pairs told nothing at all: the other end of classifier-free guidance."""
+
+    def __init__(self, options: Any, context: Context) -> None:
+        self._image = [image_encoder(options.family)]
+        self._viewpoint = [Viewpoint.load(options.family)]
+        self._embeddings: Tensor | None = None
+        super().__init__(options, context)
+
+    def _build(self) -> Any:
+        unet = super()._build()
+        first = unet.conv_in
+        wide = nn.Conv2d(2 * first.in_channels, first.out_channels, 3, padding=1)
+        with torch.no_grad():
+            wide.weight.zero_()
+            wide.weight[:, : first.in_channels] = first.weight
+            wide.bias.copy_(first.bias)  # type: ignore[union-attr]
+        unet.conv_in = wide
+        unet.register_to_config(in_channels=wide.in_channels)
+        return ViewpointUnet(unet, CameraProjection(self._image[0].config.projection_dim))
+
+    def _continue(self, family: str) -> None:
+        own = family_folder(family) / "zero123"
+        if own.is_dir():
+            self.model.cc_projection = CameraProjection.from_pretrained(own / "cc_projection")
+            self._take_over(own / "unet", family)
+            return
+        weights = part(family, "unet", "embedded-unet") / "diffusion_pytorch_model.safetensors"
+        state = {k: v.float() for k, v in load_file(weights).items()}
+        mine = self.model.unet
+        known = state["conv_in.weight"]
+        state["conv_in.weight"] = torch.cat([known, torch.zeros_like(known)], 1)
+        mine.load_state_dict(state)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    def embeddings(self) -> Tensor:
+        """[N, D] float16 CLIP embeddings of the whole pool; made once and kept on disk."""
+        if self._embeddings is None:
+            weights = part(self.options.family, "clip", "embedded-clip") / "model.safetensors"
+            path = self.pool_file("clip", weights)
+            if not path.exists():
+                save_file({"embeddings": self._embed_pool()}, path)
+            self._embeddings = load_file(path)["embeddings"]
+        return self._embeddings
+
+    @torch.no_grad()
+    def _embed_pool(self) -> Tensor:
+        tower, pool = self._image[0].to(self.device), torch.from_numpy(self.data.pool["rgb"])
+        parts = [
+            tower(pixel_values=x.to(self.device).permute(0, 3, 1, 2).float() / 127.5 - 1).image_embeds.half().cpu()
+            for x in pool.split(512)
+        ]
+        return torch.cat(parts)
+
+    def training_step(self, step: Step) -> dict[str, Tensor]:
+        batch = self.data.batch(step)
+        wanted = torch.from_numpy(batch["index"])
+        given = wanted ^ 1  # the pool shows each object twice in a row
+        elevation = torch.from_numpy(self.data.pool["elevation"])
+        swap = elevation[given] > OVERHEAD
+        given, wanted = torch.where(swap, wanted, given), torch.where(swap, given, wanted)
+        pose = relative_pose(self.data.cameras(given), self.data.cameras(wanted))
+        x0 = self.latents()[wanted].float().to(self.device)
+        noise = torch.randn(x0.shape, generator=step.generator("noise")).to(x0)
+        level = torch.rand(len(x0), generator=step.generator("level")) ** self.options.skew
+        t = self.process.timestep(level).to(self.device)
+        noisy = self.process.add_noise(x0, noise, t)
+        token, picture, camera = self._told(given, pose, step)
+        output = self.model.unet(
+            torch.cat([noisy, picture], 1), t, encoder_hidden_states=token, class_labels=camera
+        ).sample
+        return {"v": F.mse_loss(output.float(), self.process.target(x0, noise, t))}
+
+    def _told(self, given: Tensor, pose: Tensor, step: Step) -> tuple[Tensor, Tensor, Tensor]:
+        """The token [B, 1, D], the concatenated latent [B, C, h, w] and the vector beside the timestep [B, 10]."""
+        o, device = self.options, self.device
+        roll = torch.rand(len(given), generator=step.generator("condition")).to(device)
+        nothing = roll < o.nothing
+        blind = (roll >= o.nothing) & (roll < o.nothing + o.no_token)
+        apart = (roll >= o.nothing + o.no_token) & (roll < o.nothing + o.no_token + o.no_picture)
+        pose = pose.to(device)
+        embedding = self.embeddings()[given].float().to(device) * ~(blind | nothing)[:, None]
+        # Where nothing is told the token is zero after the projection, as it is when guidance asks for it.
+        token = self.model.cc_projection(embedding, pose) * ~nothing[:, None]
+        latent = self.latents()[given].float().to(device) / self._vae[0].config.scaling_factor
+        picture = latent * ~(apart | nothing)[:, None, None, None]
+        with torch.no_grad():
+            camera = turned(self._viewpoint[0].to(device)(latent * self._vae[0].config.scaling_factor), pose)
+        return token[:, None], picture, camera * ~(nothing | apart)[:, None]
+
+    @torch.no_grad()
+    def preview(self, step: Step) -> dict[str, Any]:
+        """Each row: a given picture, then eight azimuths round it, 25 DDIM steps at scale 3."""
+        shown = self.data.pool["rgb"][: 2 * 6 : 2]
+        rgb = torch.from_numpy(shown).float() / 255
+        size = self.data.options.size
+        azimuth = (torch.arange(8) * torch.pi / 4).repeat(len(rgb))
+        tilt = torch.full_like(azimuth, 0.3)
+        cameras = Cameras.orbit(azimuth, tilt, torch.full_like(tilt, 3), torch.full_like(tilt, 0.7), size, size)
+        rows = []
+        model = self.average.model
+        parts = {"vae": self._vae[0], "unet": model.unet, "scheduler": self.scheduler}
+        parts |= {"image_encoder": self._image[0], "cc_projection": model.cc_projection}
+        parts["viewpoint"] = self._viewpoint[0]
+        prior = EmbeddedZero123.of(parts, self.context).to(self.device)
+        for k, one in enumerate(rgb):
+            eight = cameras[slice(8 * k, 8 * k + 8)]
+            views = Views(one[None], torch.ones_like(one[None, ..., :1]), self.data.cameras(torch.tensor([2 * k])))
+            told, untold = prior.condition([""] * 8, eight, views), prior.condition([""] * 8)
+            made = ddim(prior, told, untold, scale=3.0, steps=25)
+            rows.append(torch.cat([one[None].to(made), made]))
+        sheet = torch.stack(rows).permute(0, 2, 1, 3, 4).flatten(0, 1).flatten(1, 2)
+        return {"samples": (sheet * 255).byte().cpu().numpy()}
+
+    def finish(self, run: Any) -> None:
+        """Save ``zero123/unet`` and ``zero123/cc_projection``; the other parts are the family's."""
+        folder = family_folder(self.options.family) / "zero123"
+        save_half(self.average.model.unet, folder / "unet")
+        self.average.model.cc_projection.save_pretrained(folder / "cc_projection")
+        facts = {"parameters": sum(p.numel() for p in self.model.parameters())}
+        record(self.options.family, "zero123", facts | training_facts(run, self))

@@ -1,0 +1,74 @@
+"""Prior ``embedded-zero123``: the family's small Zero-1-to-3, one picture and a relative camera to another view."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from core.contracts import Context
+from core.diffusion.novel_view import CameraProjection, NovelViewPrior
+from core.precision import settled_dtype
+from plugins.embedded.camera import no_camera
+from plugins.embedded.family import family_folder, part
+from plugins.embedded.prior import FamilyConfig
+from plugins.embedded.viewpoint import Viewpoint, turned
+
+BACKGROUND = 0.5
+_FEATURES = {"mean": [0.5] * 3, "std": [0.5] * 3}
+
+
+def image_encoder(family: str) -> Any:
+    """The vision tower of the family's CLIP, in evaluation mode."""
+    from transformers import CLIPVisionModelWithProjection
+    from transformers.utils.logging import disable_progress_bar, set_verbosity_error
+
+    disable_progress_bar()
+    set_verbosity_error()  # it lists the text tower as unexpected
+    folder = part(family, "clip", "embedded-clip")
+    return CLIPVisionModelWithProjection.from_pretrained(folder).float().eval()
+
+
+class EmbeddedZero123(NovelViewPrior):
+    """64x64 pictures, 16x16 latents; pictures are laid over the grey that the family knows."""
+
+    class Config(FamilyConfig):
+        pass
+
+    def __init__(self, options: Any, context: Context) -> None:
+        from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+
+        folder = part(options.family, "zero123", "embedded-zero123")
+        family = family_folder(options.family)
+        tower = image_encoder(options.family)
+        parts = {
+            "vae": AutoencoderKL.from_pretrained(part(options.family, "vae", "embedded-autoencoder")),
+            "unet": UNet2DConditionModel.from_pretrained(folder / "unet"),
+            "scheduler": DDIMScheduler.from_pretrained(family / "scheduler"),
+            "image_encoder": tower,
+            "viewpoint": Viewpoint.load(options.family),
+            "cc_projection": CameraProjection.from_pretrained(folder / "cc_projection"),
+        }
+        self._start(options, context, parts, settled_dtype(options.precision, context.device))
+
+    def _start(self, options: Any, context: Context, parts: dict[str, Any], dtype: torch.dtype) -> None:
+        features = _FEATURES | {"size": parts["image_encoder"].config.image_size}
+        super().__init__(options, context, parts | {"feature_extractor": features}, dtype=dtype, background=BACKGROUND)
+        self.estimate: Viewpoint = parts["viewpoint"]
+
+    @classmethod
+    def of(cls, parts: dict[str, Any], context: Context) -> EmbeddedZero123:
+        """The prior of networks in memory."""
+        prior = cls.__new__(cls)
+        prior._start(None, context, parts, torch.float32)
+        return prior
+
+    @classmethod
+    def space(cls, options: Any, context: Context) -> tuple[int, int, int]:
+        return cls.space_of(str(part(options.family, "zero123", "embedded-zero123")))
+
+    def viewpoint(self, latent: Tensor | None, pose: Tensor | None, count: int = 0) -> Tensor | None:
+        if latent is None or pose is None:
+            return no_camera(count, self.device)
+        return turned(self.estimate(latent * self.vae.config.scaling_factor), pose)

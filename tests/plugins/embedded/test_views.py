@@ -1,0 +1,198 @@
+"""The priors that look at a picture: what they are told, what they start from, and where a picture was taken from."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from core.contracts import Context, Step
+from core.diffusion.relative_pose import relative_pose
+from core.diffusion.sampler import ddim
+from core.errors import UserError
+from core.testing import check_component
+from core.types import Cameras, Views
+from plugins.embedded.camera import HARMONICS, embed_camera
+from plugins.embedded.multiview import FRAMES, EmbeddedMultiView
+from plugins.embedded.viewpoint import Viewpoint, turned
+from plugins.embedded.zero123 import EmbeddedZero123
+
+
+def turntable(degrees: list[float], elevation: float = 0.2) -> Cameras:
+    return Cameras.turntable(torch.tensor(degrees).deg2rad(), elevation, 64)
+
+
+@pytest.fixture(scope="module")
+def views(data: Any) -> Views:
+    rgb = data.take(torch.arange(1).numpy())["rgb"]
+    return Views(rgb, torch.ones_like(rgb[..., :1]), turntable([30.0]))
+
+
+@pytest.fixture
+def zero123(family: Path) -> EmbeddedZero123:
+    return EmbeddedZero123(EmbeddedZero123.Config(family=str(family), precision="float32"), Context())
+
+
+@pytest.fixture
+def multiview(family: Path) -> EmbeddedMultiView:
+    return EmbeddedMultiView(EmbeddedMultiView.Config(family=str(family), precision="float32"), Context())
+
+
+@pytest.mark.parametrize("name", ["embedded-zero123"])
+def test_it_keeps_its_contract(family: Path, name: str) -> None:
+    assert len(check_component("prior", name, options={"family": str(family), "precision": "float32"})) >= 12
+
+
+def test_a_turned_viewpoint_is_that_of_the_turned_camera() -> None:
+    """Where the viewpoint is seen exactly, turning it by a relative camera gives the wanted camera's own embedding."""
+    given, wanted = turntable([10.0, -170.0, 95.0], 0.3), turntable([200.0, 20.0, -5.0], -0.1)
+    seen = [f(k * given.azimuth) for k in HARMONICS for f in (torch.sin, torch.cos)]
+    found = turned(torch.stack([*seen, given.elevation], -1), relative_pose(given, wanted))
+    torch.testing.assert_close(found, embed_camera(wanted.azimuth, wanted.elevation), rtol=1e-4, atol=1e-4)
+
+
+def test_what_cannot_be_seen_stays_unseen_when_turned() -> None:
+    pose = relative_pose(turntable([0.0]), turntable([77.0]))
+    found = turned(torch.zeros(1, 7), pose)
+    assert torch.equal(found[:, 1:7], torch.zeros(1, 6)) and found[0, 0] == 1
+
+
+def test_the_viewpoint_is_learned(fitted: dict[str, Any]) -> None:
+    task: Any = fitted["embedded-viewpoint"].current
+    optimizer = torch.optim.Adam(task.model.parameters(), 3e-3)
+    values = []
+    for _ in range(30):  # one batch again and again
+        loss = torch.stack(list(task.training_step(Step(0, 1)).values())).sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        values.append(loss.item())
+    assert values[-1] < 0.5 * values[0]
+
+
+def test_the_new_channels_start_at_zero_and_the_rest_as_the_text_prior(family: Path) -> None:
+    from core.config.loading import load_job
+    from core.discovery import get_registry
+    from core.stages import build_task
+
+    values = {
+        "task": "embedded-zero123", "family": str(family), "start": str(family.parent / "text"), "device": "cpu",
+        "channels": [16, 16, 16], "data": {"type": "procedural", "images": 64, "batch": 4},
+    }  # fmt: skip
+    text = family.parent / "text"
+    shutil.copytree(family / "unet", text / "unet", dirs_exist_ok=True)
+    task: Any = build_task(load_job(values, (), get_registry()), get_registry(), 0, torch.device("cpu"))
+    first = task.model.unet.conv_in.weight
+    stored = load_file(family / "unet" / "diffusion_pytorch_model.safetensors")
+    assert torch.equal(first[:, :4], stored["conv_in.weight"].float()) and not first[:, 4:].any()
+    assert torch.equal(task.average.model.unet.conv_in.weight, first)  # the averaged copy too
+    x = torch.randn(2, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    t, told = torch.tensor([10, 800]), {"encoder_hidden_states": torch.ones(2, 1, 32), "class_labels": torch.ones(2, 10)}
+    with torch.no_grad():
+        some = [task.model.unet(torch.cat([x, picture], 1), t, **told).sample for picture in (x, -3 * x)]
+    assert torch.equal(*some)  # at first nothing depends on the concatenated picture
+
+
+def test_what_zero123_is_told(zero123: EmbeddedZero123, views: Views) -> None:
+    cameras = turntable([30.0, 120.0, 210.0])
+    told = zero123.condition([""] * 3, cameras, views)
+    assert told.text is not None and told.text.shape == (3, 1, 32)
+    embedding = zero123.embed_image(views.over(0.5))
+    pose = relative_pose(views.cameras, cameras)
+    torch.testing.assert_close(pose[:, 1:3], torch.tensor([[0.0, 1.0], [1.0, 0.0], [0.0, -1.0]]), rtol=0, atol=1e-6)
+    wanted = zero123.cc_projection(embedding.expand(3, -1), pose)
+    torch.testing.assert_close(told.text[:, 0], wanted)
+    # The latent is the mode, unscaled, and the same for every view.
+    latent = zero123.vae.encode(views.over(0.5).permute(0, 3, 1, 2) * 2 - 1).latent_dist.mode()
+    assert told.image is not None
+    torch.testing.assert_close(told.image, latent.expand(3, -1, -1, -1))
+    nothing = zero123.opposite(told, [""] * 3, cameras)
+    assert not any(v.any() for v in (nothing.text, nothing.image, nothing.camera) if v is not None)
+
+
+def test_zero123_predicts_from_the_concatenation(zero123: EmbeddedZero123, views: Views) -> None:
+    told = zero123.condition([""], turntable([120.0]), views)
+    x, t = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(1)), torch.tensor([500])
+    with torch.no_grad():
+        found = zero123.predict(x, t, told)
+        wanted = zero123.unet(
+            torch.cat([x, told.image], 1), t, encoder_hidden_states=told.text, class_labels=told.camera  # type: ignore[list-item]
+        ).sample
+    torch.testing.assert_close(found, wanted)
+    rgb = ddim(zero123, told, zero123.opposite(told, [""]), 2.0, steps=2)
+    assert rgb.shape == (1, 64, 64, 3)
+
+
+def test_the_nearest_of_several_pictures_is_the_one_turned_from(zero123: EmbeddedZero123, data: Any) -> None:
+    rgb = data.take(torch.arange(2).numpy())["rgb"]
+    both = Views(rgb, torch.ones_like(rgb[..., :1]), turntable([0.0, 180.0]))
+    assert both.nearest(turntable([20.0, 150.0, 91.0, -89.0])).tolist() == [0, 1, 1, 0]
+    told = zero123.condition([""] * 2, turntable([20.0, 150.0]), both)
+    alone = zero123.condition([""], turntable([150.0]), Views(rgb[1:], both.mask[1:], turntable([180.0])))
+    torch.testing.assert_close(told.image[1:], alone.image)  # type: ignore[index]
+
+
+# -- several views at once ---------------------------------------------------------------------------------------------
+
+
+def predictions(prior: EmbeddedMultiView, told: Any, order: list[int]) -> torch.Tensor:
+    x = torch.randn(FRAMES, 4, 16, 16, generator=torch.Generator().manual_seed(2))[order]
+    fields = {k: v[order] for k, v in vars(told).items() if isinstance(v, torch.Tensor)}
+    extras = {k: v[order] for k, v in told.extras.items()}
+    with torch.no_grad():
+        return prior.predict(x, torch.full((FRAMES,), 600), type(told)(**fields, extras=extras))
+
+
+@pytest.mark.parametrize("looks", [False, True])
+def test_views_of_a_set_know_each_other_in_any_order(multiview: EmbeddedMultiView, views: Views, looks: bool) -> None:
+    told = multiview.condition(["a red mug"] * FRAMES, turntable([0.0, 90.0, 180.0, 270.0]), views if looks else None)
+    straight, turned_round = predictions(multiview, told, [0, 1, 2, 3]), predictions(multiview, told, [2, 0, 3, 1])
+    torch.testing.assert_close(turned_round, straight[[2, 0, 3, 1]], rtol=1e-3, atol=1e-4)
+    # Another view's noise reaches this one.
+    x = torch.randn(FRAMES, 4, 16, 16, generator=torch.Generator().manual_seed(2))
+    x[1] += 1
+    with torch.no_grad():
+        changed = multiview.predict(x, torch.full((FRAMES,), 600), told)
+    assert float((changed[0] - straight[0]).abs().max()) > 1e-5
+
+
+def test_sets_do_not_know_each_other(multiview: EmbeddedMultiView) -> None:
+    told = multiview.condition(["a red mug"] * 2 * FRAMES, turntable([0.0, 90.0, 180.0, 270.0] * 2))
+    x = torch.randn(2 * FRAMES, 4, 16, 16, generator=torch.Generator().manual_seed(3))
+    t = torch.full((2 * FRAMES,), 300)
+    with torch.no_grad():
+        first = multiview.predict(x, t, told)
+        x[FRAMES:] += 1
+        second = multiview.predict(x, t, told)
+    torch.testing.assert_close(first[:FRAMES], second[:FRAMES], rtol=1e-4, atol=1e-5)
+
+
+def test_the_opposite_of_a_picture_is_none(multiview: EmbeddedMultiView, views: Views) -> None:
+    cameras = turntable([30.0, 120.0, 210.0, 300.0])
+    told = multiview.condition(["a red mug"] * FRAMES, cameras, views)
+    untold = multiview.opposite(told, [""] * FRAMES, cameras)
+    assert told.text is not None and told.text.shape == (FRAMES, 25, 32)
+    assert untold.image is not None and not untold.image.any() and not untold.extras["given"].any()
+    assert torch.equal(untold.camera, told.camera)  # type: ignore[arg-type]
+    assert not untold.text[:, -1].any()  # type: ignore[index]
+    rgb = ddim(multiview, told, untold, 2.0, steps=2)
+    assert rgb.shape == (FRAMES, 64, 64, 3)
+
+
+def test_a_batch_of_broken_sets_is_refused(multiview: EmbeddedMultiView) -> None:
+    told = multiview.condition(["a"] * 3, turntable([0.0, 90.0, 180.0]))
+    with pytest.raises(UserError, match="takes sets of 4 views and got 3"):
+        multiview.predict(torch.zeros(3, 4, 16, 16), torch.zeros(3).long(), told)
+
+
+def test_the_viewpoint_is_saved_and_loaded(family: Path, tmp_path: Path) -> None:
+    found = Viewpoint.load(str(family))
+    found.save(tmp_path / "viewpoint")
+    x = torch.randn(2, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(Viewpoint.load(str(tmp_path))(x), found(x))
+    assert math.isfinite(float(found(x).sum()))
