@@ -105,6 +105,8 @@ def options_of(name: str, scale: float) -> dict[str, Any]:
     chosen: dict[str, Any] = {} if name == "csd" or "scale" not in known else {"scale": scale}
     if name not in _ANNEALED and "high" in known:
         chosen["high"] = {"from": 0.98, "to": 0.4}
+    if name == "nfsd":
+        chosen["unwanted"] = ""  # the small prior never saw the words
     return chosen
 
 

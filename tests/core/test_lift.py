@@ -154,6 +154,21 @@ def test_an_export_of_a_finished_run_loads_no_prior(family: Path, tmp_path: Path
         _ = opened.guidance
 
 
+def test_a_score_that_learns_is_trained_saved_and_resumed(family: Path, tmp_path: Path) -> None:
+    """VSD's additions are the optimiser's and the checkpoint's; an export loads them without their prior."""
+    job = make_job(family, checkpoint_every=2, guidance=[guidance(family, score={"type": "vsd", "scale": 2.0})])
+    whole = lift(tmp_path / "whole", job)
+    assert lift(tmp_path / "parts", job, max_steps=4).state == "stopped"
+    run_job(job, get_registry(), resume=tmp_path / "parts", quiet=True)
+    first, second = weights(tmp_path / "whole"), weights(tmp_path / "parts")
+    assert first.keys() == second.keys() and all(torch.equal(v, second[k]) for k, v in first.items())
+    raised = [v for k, v in first.items() if k.startswith("scores.0.particles.up.")]
+    assert raised and all(bool((v != 0).any()) for v in raised)  # nothing at first
+    assert {"guidance", "guidance_particles"} <= set(logged(tmp_path / "whole")[0]["losses"])
+    opened: Any = open_run(whole.folder).task()
+    assert opened._guidance is None and len(opened.scores["0"].particles.up) == len(raised)
+
+
 class Note(Exporter):
     """Writes the prompt."""
 
