@@ -89,6 +89,19 @@ def edited(**values: Any) -> Callable[[bytes], bytes]:
     return lambda data: json.dumps({**json.loads(data), **values}).encode()
 
 
+def _picture() -> bytes:
+    """A red square on nothing, as a PNG."""
+    from io import BytesIO
+
+    from PIL import Image
+
+    image, out = Image.new("RGBA", (32, 32)), BytesIO()
+    image.paste((200, 30, 30, 255), (8, 8, 24, 24))
+    image.save(out, "PNG")
+    return out.getvalue()
+
+
+PICTURE = _picture()
 NO_CUDA = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 
 VERBS = {
@@ -100,6 +113,17 @@ VERBS = {
     "prompt-without-quotes": bad("text a red mug", "'red' is not of the form key=value", "needs quotes"),
     "blank-prompt-in-a-job": bad("run tiny.yaml 'prompt=  '", "prompt", "found only spaces"),
     "a-job-without-prompt": bad("run text-to-3d", "text-to-3d.yaml", "prompt: a text is required"),
+    "no-picture-there": bad("image nowhere.png", "there is no picture nowhere.png"),
+    "no-picture-named": bad("image", "Missing argument", "image --help"),
+    "a-text-as-picture": bad("image note.png", "note.png", files={"note.png": "just words"}),
+    "an-empty-picture": bad("image empty.png", "empty.png", files={"empty.png": b""}),
+    "a-picture-with-a-fit": bad("image p.png --config embedded-unet", "takes no picture", files={"p.png": b"x"}),
+    "mask-missing": bad("image p.png --mask nowhere.png", "nowhere.png", files={"p.png": PICTURE}),
+    "elevation-impossible": bad("image p.png --elevation 120", "picture.elevation", files={"p.png": PICTURE}),
+    "views-of-nothing": bad("views nowhere.png", "there is no picture nowhere.png"),
+    "views-by-a-reader": bad("views p.png --prior embedded", "looks at no picture", files={"p.png": PICTURE}),
+    "views-too-high": bad("views p.png --elevation 80", "stands between -90 and 90", files={"p.png": PICTURE}),
+    "picture-in-a-text-job": bad("run tiny.yaml image=nowhere.png", "nowhere.png"),
     "seed-is-a-word": bad("text 'a mug' --seed banana", "'--seed'", "valid integer"),
     "seed-is-negative": bad("text 'a mug' --seed -3", "seed: expected at least 0, found -3"),
     "fit-a-lift": bad("fit tiny.yaml", "tiny.yaml fits nothing: its task is 'lift'", "text "),

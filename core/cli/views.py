@@ -46,11 +46,11 @@ def views(
     from core.types import Cameras
 
     given = read_given(picture, PictureConfig(mask=mask, elevation=given_elevation))
-    model = _prior(prior, overrides or [])
     turns = torch.tensor(azimuth or [45.0 * k for k in range(8)])
     tilt = given_elevation + (elevation or 0.0)
     if not -90 <= tilt <= 90:
         raise UserError(f"--elevation {elevation:g} leads to {tilt:g} degrees; a camera stands between -90 and 90")
+    model = _prior(prior, overrides or [])
     cameras = Cameras.turntable(turns.deg2rad(), torch.tensor(tilt).deg2rad().item(), size)
     nobody = [""] * len(turns)
     told = model.condition(nobody, cameras, given)

@@ -23,8 +23,8 @@ from plugins.embedded.camera import embed_camera
 from plugins.embedded.card import training_facts
 from plugins.embedded.family import family_folder, record, save_half
 from plugins.embedded.multiview import FRAMES, EmbeddedMultiView, told_picture
+from plugins.embedded.sight import Sight
 from plugins.embedded.unet import EmbeddedUnet
-from plugins.embedded.viewpoint import Viewpoint
 from plugins.embedded.zero123 import image_encoder
 
 
@@ -44,7 +44,7 @@ class EmbeddedMultiViewFit(EmbeddedUnet):
     def __init__(self, options: Any, context: Context) -> None:
         super().__init__(options, context)
         self._image = [image_encoder(options.family)]
-        self._viewpoint = [Viewpoint.load(options.family)]
+        self._sight = [Sight.load(options.family)]
         self.joint: JointAttention = join_views(self.model)
         self._joint_average = join_views(self.average.model)
 
@@ -87,7 +87,7 @@ class EmbeddedMultiViewFit(EmbeddedUnet):
         roll = torch.rand(2, len(index), generator=step.generator("condition"))
         texts = [t if r < o.told_with_picture else "" for r, t in zip(roll[0], batch["caption"][::views], strict=True)]
         with torch.no_grad():
-            seen = self._viewpoint[0].to(self.device)(given)
+            seen = self._sight[0].to(self.device)(given).viewpoint
             rgb = batch["rgb"][FRAMES::views].to(self.device)
             token = self._image[0].to(self.device)(pixel_values=rgb.permute(0, 3, 1, 2) * 2 - 1).image_embeds
         first, circle = index[:, FRAMES:].expand(-1, FRAMES).flatten(), index[:, :FRAMES].flatten()
@@ -113,7 +113,7 @@ class EmbeddedMultiViewFit(EmbeddedUnet):
     def _prior(self) -> EmbeddedMultiView:
         parts = {"vae": self._vae[0], "text_encoder": self._text[0], "tokenizer": self.tokenizer}
         parts |= {"unet": self.average.model, "scheduler": self.scheduler}
-        parts |= {"image_encoder": self._image[0], "viewpoint": self._viewpoint[0]}
+        parts |= {"image_encoder": self._image[0], "sight": self._sight[0]}
         return EmbeddedMultiView.of(parts, self.context).to(self.device)
 
     def _sample(self, prior: EmbeddedMultiView, told: Condition) -> Tensor:

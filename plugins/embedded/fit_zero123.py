@@ -3,7 +3,7 @@
 The structure of Zero-1-to-3 (Liu et al. 2023): the given picture's latent is concatenated with the noisy one, and one
 token, a linear projection of the picture's CLIP embedding and the relative camera, is all that cross-attention sees. A
 network this small also hears a viewpoint beside the timestep, as the text prior that it starts from does: where the
-given picture seems to be taken from (`viewpoint.py`), turned by the relative camera.
+given picture seems to be taken from (`sight.py`), turned by the relative camera.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from core.diffusion.sampler import ddim
 from core.types import Cameras, Views
 from plugins.embedded.card import training_facts
 from plugins.embedded.family import family_folder, part, record, save_half
+from plugins.embedded.sight import Sight, turned
 from plugins.embedded.unet import EmbeddedUnet
-from plugins.embedded.viewpoint import Viewpoint, turned
 from plugins.embedded.zero123 import EmbeddedZero123, image_encoder
 
 OVERHEAD = 1.05
@@ -57,7 +57,7 @@ class EmbeddedZero123Fit(EmbeddedUnet):
 
     def __init__(self, options: Any, context: Context) -> None:
         self._image = [image_encoder(options.family)]
-        self._viewpoint = [Viewpoint.load(options.family)]
+        self._sight = [Sight.load(options.family)]
         self._embeddings: Tensor | None = None
         super().__init__(options, context)
 
@@ -142,7 +142,7 @@ class EmbeddedZero123Fit(EmbeddedUnet):
         latent = self.latents()[given].float().to(device) / self._vae[0].config.scaling_factor
         picture = latent * ~(apart | nothing)[:, None, None, None]
         with torch.no_grad():
-            camera = turned(self._viewpoint[0].to(device)(latent * self._vae[0].config.scaling_factor), pose)
+            camera = turned(self._sight[0].to(device)(latent * self._vae[0].config.scaling_factor).viewpoint, pose)
         return token[:, None], picture, camera * ~(nothing | apart)[:, None]
 
     @torch.no_grad()
@@ -158,7 +158,7 @@ class EmbeddedZero123Fit(EmbeddedUnet):
         model = self.average.model
         parts = {"vae": self._vae[0], "unet": model.unet, "scheduler": self.scheduler}
         parts |= {"image_encoder": self._image[0], "cc_projection": model.cc_projection}
-        parts["viewpoint"] = self._viewpoint[0]
+        parts["sight"] = self._sight[0]
         prior = EmbeddedZero123.of(parts, self.context).to(self.device)
         for k, one in enumerate(rgb):
             eight = cameras[slice(8 * k, 8 * k + 8)]

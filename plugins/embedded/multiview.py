@@ -18,7 +18,7 @@ from core.types import Cameras, Condition, Views
 from plugins.embedded.camera import embed_camera, no_camera
 from plugins.embedded.family import family_folder, part
 from plugins.embedded.prior import FamilyConfig
-from plugins.embedded.viewpoint import Viewpoint, turned
+from plugins.embedded.sight import Sight, turned
 from plugins.embedded.zero123 import image_encoder
 
 FRAMES = 4
@@ -37,13 +37,13 @@ class EmbeddedMultiView(MultiViewPrior):
     def __init__(self, options: Any, context: Context) -> None:
         folder = part(options.family, "multi_view", "embedded-multiview")
         parts = load_parts(str(family_folder(options.family)), within={"unet": folder})
-        parts |= {"image_encoder": image_encoder(options.family), "viewpoint": Viewpoint.load(options.family)}
+        parts |= {"image_encoder": image_encoder(options.family), "sight": Sight.load(options.family)}
         self._start(options, context, parts, settled_dtype(options.precision, context.device))
 
     def _start(self, options: Any, context: Context, parts: dict[str, Any], dtype: torch.dtype) -> None:
         super().__init__(options, context, parts, dtype=dtype)
         self.image_encoder = parts["image_encoder"].requires_grad_(False)
-        self.estimate: Viewpoint = parts["viewpoint"]
+        self.estimate: Sight = parts["sight"]
         self._seen: tuple[Views, Tensor, Tensor] | None = None
 
     @classmethod
@@ -69,7 +69,7 @@ class EmbeddedMultiView(MultiViewPrior):
         sets = len(texts) // self.frames
         token, latent = (x.expand(sets, *x.shape[1:]) for x in self._look(views, device))
         pose = relative_pose(views.cameras[:1].to(device), cameras)
-        return told_picture(text[:: self.frames], token, latent, self.estimate(latent), pose)  # type: ignore[index]
+        return told_picture(text[:: self.frames], token, latent, self.estimate(latent).viewpoint, pose)  # type: ignore[index]
 
     def opposite(self, told: Condition, texts: list[str], cameras: Cameras | None = None) -> Condition:
         """Other texts and no picture, from the same views."""

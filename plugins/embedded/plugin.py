@@ -14,6 +14,9 @@ def register(registry):  # type: ignore[no-untyped-def]
     registry.add("task", "embedded-clip", at + "clip:EmbeddedClip", "fit the family's CLIP")
     registry.add("task", "embedded-classifier", at + "classifier:EmbeddedClassifier", "fit the family's judge")
     registry.add("task", "embedded-unet", at + "unet:EmbeddedUnet", "fit the family's text-to-image UNet")
+    registry.add("prior", "embedded-captioned", at + "captioned:EmbeddedCaptioned",
+                 "the small text-to-image prior, told what a picture seems to show",
+                 needs=["rgb", "image", "camera"], gives=["latent"])  # fmt: skip
     registry.add("prior", "embedded-zero123", at + "zero123:EmbeddedZero123",
                  "the small picture-and-viewpoint prior that ships",
                  needs=["rgb", "image", "camera"], gives=["latent"])  # fmt: skip
@@ -24,7 +27,7 @@ def register(registry):  # type: ignore[no-untyped-def]
                  "fit the family's multi-view UNet")  # fmt: skip
     registry.add("task", "embedded-zero123", at + "fit_zero123:EmbeddedZero123Fit",
                  "fit the family's picture-to-view UNet")  # fmt: skip
-    registry.add("task", "embedded-viewpoint", at + "viewpoint:EmbeddedViewpoint",
+    registry.add("task", "embedded-sight", at + "sight:EmbeddedSight",
                  "fit the family's estimate of where a picture was taken from")  # fmt: skip
     registry.add("metric", "judge", at + "judge:Judge", "category, colour and Janus by an independent classifier",
                  needs=["rgb", "camera", "text"])  # fmt: skip

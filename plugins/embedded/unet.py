@@ -132,7 +132,7 @@ class EmbeddedUnet(Task):
             if not path.exists():
                 log.info("encoding %d pictures", len(self.data.pool["rgb"]))
                 partial = path.with_suffix(f".{os.getpid()}.tmp")
-                save_file({"latents": self._encode()}, partial)
+                save_file({"latents": self._encode(self.data.pool["rgb"])}, partial)
                 partial.replace(path)
             self._latents = load_file(path)["latents"]
         return self._latents
@@ -144,8 +144,9 @@ class EmbeddedUnet(Task):
         return path
 
     @torch.no_grad()
-    def _encode(self) -> Tensor:
-        vae, pool = self._vae[0].to(self.device), self.data.pool["rgb"]
+    def _encode(self, pool: Any) -> Tensor:
+        """[N, C, h, w] of pictures [N, S, S, 3] uint8."""
+        vae = self._vae[0].to(self.device)
         side = self.data.options.size // 2 ** (len(vae.config.block_out_channels) - 1)
         out = torch.empty(len(pool), vae.config.latent_channels, side, side, dtype=torch.float16)
         for k in range(0, len(pool), 256):

@@ -13,7 +13,7 @@ from core.precision import settled_dtype
 from plugins.embedded.camera import no_camera
 from plugins.embedded.family import family_folder, part
 from plugins.embedded.prior import FamilyConfig
-from plugins.embedded.viewpoint import Viewpoint, turned
+from plugins.embedded.sight import Sight, turned
 
 BACKGROUND = 0.5
 _FEATURES = {"mean": [0.5] * 3, "std": [0.5] * 3}
@@ -47,7 +47,7 @@ class EmbeddedZero123(NovelViewPrior):
             "unet": UNet2DConditionModel.from_pretrained(folder / "unet"),
             "scheduler": DDIMScheduler.from_pretrained(family / "scheduler"),
             "image_encoder": tower,
-            "viewpoint": Viewpoint.load(options.family),
+            "sight": Sight.load(options.family),
             "cc_projection": CameraProjection.from_pretrained(folder / "cc_projection"),
         }
         self._start(options, context, parts, settled_dtype(options.precision, context.device))
@@ -55,7 +55,7 @@ class EmbeddedZero123(NovelViewPrior):
     def _start(self, options: Any, context: Context, parts: dict[str, Any], dtype: torch.dtype) -> None:
         features = _FEATURES | {"size": parts["image_encoder"].config.image_size}
         super().__init__(options, context, parts | {"feature_extractor": features}, dtype=dtype, background=BACKGROUND)
-        self.estimate: Viewpoint = parts["viewpoint"]
+        self.estimate: Sight = parts["sight"]
 
     @classmethod
     def of(cls, parts: dict[str, Any], context: Context) -> EmbeddedZero123:
@@ -71,4 +71,4 @@ class EmbeddedZero123(NovelViewPrior):
     def viewpoint(self, latent: Tensor | None, pose: Tensor | None, count: int = 0) -> Tensor | None:
         if latent is None or pose is None:
             return no_camera(count, self.device)
-        return turned(self.estimate(latent * self.vae.config.scaling_factor), pose)
+        return turned(self.estimate(latent * self.vae.config.scaling_factor).viewpoint, pose)

@@ -107,6 +107,8 @@ def options_of(name: str, scale: float) -> dict[str, Any]:
         chosen["high"] = {"from": 0.98, "to": 0.4}
     if name == "nfsd":
         chosen["unwanted"] = ""  # the small prior never saw the words
+    if name == "vsd":
+        chosen["lr_scale"] = 0.05  # a hundred steps must do what thousands do with the published rate
     return chosen
 
 

@@ -32,7 +32,7 @@ LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 NAMED = re.compile(r"`((?:core|plugins|configs|docs|tests|benchmarks)/[\w./-]*)`")
 VERB = re.compile(r"(?:python launch\.py|maquette) ([a-z][a-z-]+)")
 VERBS = set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
-LINES = {"text", "run", "fit"}
+LINES = {"text", "image", "run", "fit"}
 
 
 def name_of(page: Path) -> str:
@@ -156,9 +156,10 @@ def _positional(words: list[str]) -> list[str]:
 
 
 def _load(verb: str, words: list[str], positional: list[str]) -> None:
-    config = words[words.index("--config") + 1] if "--config" in words else "text-to-3d"
-    extra = {"prompt": positional[0]} if verb == "text" else {}
-    job = load_job(config if verb == "text" else positional[0], positional[1:], get_registry(), extra)
+    default = {"text": "text-to-3d", "image": "image-to-3d"}.get(verb)
+    config = words[words.index("--config") + 1] if "--config" in words else default
+    extra = {"text": {"prompt": positional[0]}, "image": {"image": positional[0]}}.get(verb, {})
+    job = load_job(config if default else positional[0], positional[1:], get_registry(), extra)
     assert job.stages
 
 

@@ -119,3 +119,27 @@ def test_a_lift_that_nothing_leads_is_refused(family: Path) -> None:
     job = {k: v for k, v in make_job(family).resolved.items() if k != "losses"}
     with pytest.raises(UserError, match="nothing leads this lift"):
         load_job(job, [], get_registry())
+
+
+def test_a_given_picture_lies_in_every_batch(family: Path, tmp_path: Path) -> None:
+    from PIL import Image
+
+    path = tmp_path / "ball.png"
+    pixels = torch.zeros(64, 64, 4, dtype=torch.uint8)
+    pixels[16:48, 16:48] = torch.tensor([255, 0, 0, 255], dtype=torch.uint8)
+    Image.fromarray(pixels.numpy()).save(path)
+    job = make_job(family)
+    plain = build_task(job, get_registry(), 0, torch.device("cpu"))
+    values = {**job.resolved, "image": str(path), "picture": {"azimuth": 70, "elevation": 10}}
+    task: Any = build_task(load_job(values, [], get_registry()), get_registry(), 0, torch.device("cpu"))
+    for one, rows in ((plain, 2), (task, 3)):
+        one.update(Step(0, 6))
+        batch = one.data.batch(Step(0, 6))
+        assert len(batch["cameras"]) == len(batch["target"]) == len(batch["target-mask"]) == rows
+    assert round(float(batch["cameras"].azimuth[-1].rad2deg())) == 70
+    size = PICTURE // 2
+    torch.testing.assert_close(batch["target"][-1, size, size], torch.tensor([1.0, 0.0, 0.0]), rtol=0, atol=1e-2)
+    torch.testing.assert_close(batch["target"][-1, 0, 0], torch.full((3,), 0.5), rtol=0, atol=1e-3)
+    assert float(batch["target-mask"][-1, size, size]) > 0.99 and float(batch["target-mask"][-1, 0, 0]) < 0.01
+    losses = task.training_step(Step(0, 6))
+    assert set(losses) == {"image", "mask"} and all(bool(v.isfinite()) for v in losses.values())

@@ -18,7 +18,7 @@ FITS: dict[str, dict[str, Any]] = {
     "embedded-clip": {"width": 32, "layers": 1},
     "embedded-classifier": {"width": 8},
     "embedded-unet": {"channels": [16, 16, 16]},
-    "embedded-viewpoint": {"width": 16},
+    "embedded-sight": {"width": 16},
     "embedded-zero123": {"channels": [16, 16, 16]},
     "embedded-multiview": {"channels": [16, 16, 16]},
 }

@@ -26,9 +26,9 @@ from plugins.embedded.unet import EmbeddedUnet
 LOSSES = {
     "embedded-autoencoder": {"reconstruction", "kl", "edge"}, "embedded-clip": {"contrastive"},
     "embedded-classifier": {"category", "color", "view"}, "embedded-unet": {"v"},
-    "embedded-viewpoint": {"harmonics", "elevation"}, "embedded-zero123": {"v"}, "embedded-multiview": {"v"},
+    "embedded-sight": {"harmonics", "elevation", "kind", "color"}, "embedded-zero123": {"v"}, "embedded-multiview": {"v"},
 }  # fmt: skip
-LATER = ("viewpoint", "zero123", "multi_view")
+LATER = ("sight", "zero123", "multi_view")
 PROMPT = "a standing corgi dog"
 
 
@@ -117,7 +117,7 @@ def test_the_command_keeps_its_contract() -> None:
 def test_every_fit_keeps_its_contract(family: Path, tmp_path: Path, task: str) -> None:
     options: dict[str, Any] = {
         "embedded-autoencoder": {"channels": [8, 8, 16]}, "embedded-clip": {"width": 32, "layers": 1},
-        "embedded-classifier": {"width": 8}, "embedded-viewpoint": {"width": 16},
+        "embedded-classifier": {"width": 8}, "embedded-sight": {"width": 16},
     }.get(task, {"channels": [16, 16, 16], "start": str(family)})  # fmt: skip
     options["data"] = {"type": "procedural", "images": 40, "batch": 4}
     if task == "embedded-multiview":

@@ -18,8 +18,10 @@ from core.errors import UserError
 from core.testing import check_component
 from core.types import Cameras, Views
 from plugins.embedded.camera import HARMONICS, embed_camera
+from plugins.embedded.captioned import EmbeddedCaptioned
 from plugins.embedded.multiview import FRAMES, EmbeddedMultiView
-from plugins.embedded.viewpoint import Viewpoint, turned
+from plugins.embedded.prior import Embedded
+from plugins.embedded.sight import Sight, turned
 from plugins.embedded.zero123 import EmbeddedZero123
 
 
@@ -43,7 +45,7 @@ def multiview(family: Path) -> EmbeddedMultiView:
     return EmbeddedMultiView(EmbeddedMultiView.Config(family=str(family), precision="float32"), Context())
 
 
-@pytest.mark.parametrize("name", ["embedded-zero123"])
+@pytest.mark.parametrize("name", ["embedded-zero123", "embedded-captioned"])
 def test_it_keeps_its_contract(family: Path, name: str) -> None:
     assert len(check_component("prior", name, options={"family": str(family), "precision": "float32"})) >= 12
 
@@ -63,7 +65,7 @@ def test_what_cannot_be_seen_stays_unseen_when_turned() -> None:
 
 
 def test_the_viewpoint_is_learned(fitted: dict[str, Any]) -> None:
-    task: Any = fitted["embedded-viewpoint"].current
+    task: Any = fitted["embedded-sight"].current
     optimizer = torch.optim.Adam(task.model.parameters(), 3e-3)
     values = []
     for _ in range(30):  # one batch again and again
@@ -137,6 +139,23 @@ def test_the_nearest_of_several_pictures_is_the_one_turned_from(zero123: Embedde
     torch.testing.assert_close(told.image[1:], alone.image)  # type: ignore[index]
 
 
+def test_a_caption_is_the_likeliest_colour_and_kind(family: Path, views: Views) -> None:
+    prior = EmbeddedCaptioned(EmbeddedCaptioned.Config(family=str(family), precision="float32"), Context())
+    colors, kinds = prior.sight.colors, list(prior.sight.nouns)
+    with torch.no_grad():
+        for head, index in (("color", colors.index("orange")), ("kind", kinds.index("teapot"))):
+            layer: Any = prior.sight.heads[head]
+            layer.weight.zero_()
+            layer.bias.zero_()
+            layer.bias[index] = 1
+    assert prior.look(views)[0] == "an orange teapot"
+    told, own = prior.condition(["", ""], turntable([30.0, 120.0]), views), prior.condition(["a red mug"], turntable([30.0]), views)
+    wanted = Embedded.condition(prior, ["an orange teapot", "a red mug"])
+    torch.testing.assert_close(torch.cat([told.text[:1], own.text]), wanted.text)  # type: ignore[index,list-item]
+    pose = relative_pose(views.cameras, turntable([30.0, 120.0]))
+    torch.testing.assert_close(told.camera, turned(prior.look(views)[1].expand(2, -1), pose))
+
+
 # -- several views at once ---------------------------------------------------------------------------------------------
 
 
@@ -190,9 +209,10 @@ def test_a_batch_of_broken_sets_is_refused(multiview: EmbeddedMultiView) -> None
         multiview.predict(torch.zeros(3, 4, 16, 16), torch.zeros(3).long(), told)
 
 
-def test_the_viewpoint_is_saved_and_loaded(family: Path, tmp_path: Path) -> None:
-    found = Viewpoint.load(str(family))
-    found.save(tmp_path / "viewpoint")
+def test_sight_is_saved_and_loaded(family: Path, tmp_path: Path) -> None:
+    found = Sight.load(str(family))
+    found.save(tmp_path / "sight")
     x = torch.randn(2, 4, 16, 16, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(Viewpoint.load(str(tmp_path))(x), found(x))
-    assert math.isfinite(float(found(x).sum()))
+    for name, value in vars(found(x)).items():
+        torch.testing.assert_close(getattr(Sight.load(str(tmp_path))(x), name), value)
+        assert math.isfinite(float(value.sum()))
