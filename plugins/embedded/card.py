@@ -12,6 +12,9 @@ _PARTS = {
     "vae": "AutoencoderKL: 64x64 pictures to 16x16 latents of 8 channels",
     "clip": "CLIP: text and vision towers; the text tower is also `text_encoder/`",
     "unet": "UNet2DConditionModel: v-prediction under text and, optionally, the camera",
+    "sight": "What a picture shows and from where, on latents",
+    "zero123": "Zero-1-to-3, small: `unet/` and `cc_projection/`; the other parts are the family's",
+    "multi_view": "Four views at once, from text or a picture: a UNet whose self-attention joins the views",
     "classifier": "The judge of evaluations: category, colour and view; trained on a pool of its own",
 }
 _HEAD = """---
@@ -25,7 +28,8 @@ Small diffusion priors that ship with Maquette: a diffusers pipeline folder trai
 procedural objects (29 categories, 12 colours, 3 materials). No other data went in. It draws toy-like single objects on
 a grey background and knows no other words; `tokenizer/words.json` lists those it knows.
 
-Made by `python launch.py fit embedded-autoencoder`, `embedded-clip`, `embedded-unet` and `embedded-classifier`;
+Made by `python launch.py fit embedded-autoencoder`, `embedded-clip`, `embedded-unet`, `embedded-sight`,
+`embedded-zero123`, `embedded-multiview` and `embedded-classifier`;
 the figures are from `python launch.py eval embedded --card`. Splits: `test` are unseen objects, `heldout` are pairs of
 category and colour that no training picture shows.
 """
