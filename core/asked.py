@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+import torch
 from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
@@ -14,6 +18,10 @@ from core.contracts import Away, Prior, PromptProcessor
 from core.errors import UserError
 from core.types import Cameras, Condition, Views
 
+log = logging.getLogger("maquette")
+
+USUAL_ELEVATION = 15.0
+POSE_FILES = (".json", ".yaml", ".yml")
 GIVEN_SIZE = 256
 """Side in pixels at which given pictures are kept; whoever looks at them resizes."""
 
@@ -25,8 +33,8 @@ class PictureConfig(BaseConfig):
     """A picture that is white on the object; null takes the transparency, or removes the background."""
     removal: Literal["auto", "alpha", "none", "rembg", "classical"] = "auto"
     """How the background is told from the object where no mask is given."""
-    elevation: float = Field(default=15.0, ge=-90, le=90)
-    """Degrees above the horizon."""
+    elevation: float | None = Field(default=None, ge=-90, le=90)
+    """Degrees above the horizon; null has it estimated by a plugin that can, else 15."""
     azimuth: float = 0.0
     """Degrees; 0 says that the picture shows the front."""
     fov: float = Field(default=40.0, gt=0, lt=180)
@@ -42,10 +50,11 @@ class Asked:
 
     def __init__(
         self, prompt: str, negative: str, processor: PromptProcessor, image: Path | None = None,
-        picture: PictureConfig | None = None,
+        picture: PictureConfig | None = None, estimate: Callable[[Views], float | None] | None = None,
     ) -> None:  # fmt: skip
         self.prompt, self.negative, self.processor = prompt, negative, processor
         self._image, self._picture = image, picture or PictureConfig()
+        self._estimate = estimate
         self._views: Views | None = None
         self._sized: dict[int, Views] = {}
 
@@ -58,6 +67,8 @@ class Asked:
         """
         if self._views is None and self._image is not None:
             self._views = read_given(self._image, self._picture)
+            if self._image.is_file() and self._image.suffix.lower() not in POSE_FILES and self._estimate is not None:
+                self._views = with_elevation(self._views, self._picture, self._estimate)
         return self._views
 
     def sized(self, size: int) -> Views:
@@ -99,9 +110,23 @@ def read_given(image: Path, picture: PictureConfig) -> Views:
 
     p = picture
     return read_views(
-        image, mask=p.mask, elevation=p.elevation, azimuth=p.azimuth, fov=p.fov, distance=p.distance,
-        size=GIVEN_SIZE, background_removal=p.removal, frame=p.frame,
+        image, mask=p.mask, elevation=USUAL_ELEVATION if p.elevation is None else p.elevation, azimuth=p.azimuth,
+        fov=p.fov, distance=p.distance, size=GIVEN_SIZE, background_removal=p.removal, frame=p.frame,
     )  # fmt: skip
+
+
+def with_elevation(views: Views, picture: PictureConfig, estimate: Callable[[Views], float | None]) -> Views:
+    """A single picture whose elevation nobody gave, with the camera that ``estimate`` (degrees) says."""
+    found = estimate(views) if picture.elevation is None else None
+    if found is None:
+        return views
+    log.info("the picture seems to be taken from %.0f degrees above the horizon; picture.elevation sets it", found)
+    given = views.cameras
+    turned = Cameras.orbit(
+        given.azimuth, torch.full_like(given.azimuth, found).deg2rad(), given.distance, given.fov_y,
+        given.height, given.width,
+    )  # fmt: skip
+    return replace(views, cameras=turned)
 
 
 def resized(views: Views, size: int) -> Views:

@@ -35,6 +35,12 @@ def resolve_model(model_id: str) -> str | None:
     """Map a public model's name to a local folder or a mirror; the first answer that is not None is used."""
 
 
+@hookspec(firstresult=True)
+def estimate_elevation(views: Any) -> float | None:
+    """How high above the horizon a given picture (``core.types.Views``) seems to be taken from, in degrees; the first
+    answer that is not None is used. Asked where a job does not say."""
+
+
 @hookspec
 def on_config(config: Any) -> None:
     """A last look at a validated job (read-only). May raise ``UserError`` to refuse it."""

@@ -166,7 +166,11 @@ class Lift(Task):
         if isinstance(previous, Lift) and previous.geometry is not None:
             self.geometry.start_from(previous.scene())
         self.prompts: PromptProcessor = build(options.prompts)
-        self.asked = Asked(options.prompt, options.negative_prompt, self.prompts, options.image, options.picture)
+        estimate = context.parts["registry"].hooks.estimate_elevation
+        self.asked = Asked(
+            options.prompt, options.negative_prompt, self.prompts, options.image, options.picture,
+            lambda views: estimate(views=views),
+        )  # fmt: skip
         context.parts["asked"] = self.asked
         self.data = build(options.data)
         self.losses = {name: self._loss(name) for name in options.losses}

@@ -12,10 +12,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from core.contracts import Context
 from core.diffusion.relative_pose import relative_pose
 from core.types import Cameras, Condition, Views
+from plugins.embedded.family import family_folder, part
 from plugins.embedded.prior import Embedded, FamilyConfig
 from plugins.embedded.sight import Sight, turned
 
@@ -62,3 +64,20 @@ class EmbeddedCaptioned(Embedded):
             log.info("the picture seems to show %s, from %.0f degrees of azimuth", caption, azimuth)
             self._seen = views, caption, viewpoint
         return self._seen[1:]
+
+
+@torch.no_grad()
+def elevation_of(views: Views, family: str = "built-in") -> float | None:
+    """Degrees above the horizon that the first picture seems to be taken from; None where the family has no ``sight/``.
+
+    On the family's own objects it is right to some ten degrees; of anything else it has never seen a picture.
+    """
+    from diffusers import AutoencoderKL
+
+    if not (family_folder(family) / "sight").is_dir():
+        return None
+    vae = AutoencoderKL.from_pretrained(part(family, "vae", "embedded-autoencoder")).float().eval()
+    rgb = views.over(BACKGROUND)[:1].float().cpu().permute(0, 3, 1, 2)
+    small = F.interpolate(rgb, size=(64, 64), mode="bilinear", antialias=True)
+    latents = vae.encode(small * 2 - 1).latent_dist.mode() * vae.config.scaling_factor
+    return math.degrees(float(Sight.load(family)(latents).viewpoint[0, -1].clamp(-1.5, 1.5)))

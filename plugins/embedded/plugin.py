@@ -6,6 +6,13 @@ API = 1
 
 
 @hookimpl
+def estimate_elevation(views):  # type: ignore[no-untyped-def]
+    from plugins.embedded.captioned import elevation_of
+
+    return elevation_of(views)
+
+
+@hookimpl
 def register(registry):  # type: ignore[no-untyped-def]
     at = "plugins.embedded."
     registry.add("prior", "embedded", at + "prior:Embedded", "the small text-to-image prior that ships",

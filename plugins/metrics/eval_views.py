@@ -59,8 +59,9 @@ def evaluate(
     save_grid(sheet, output / "views.png")
     names = {"psnr": prior, "copied": "copied picture", "mean": "mean picture"}
     angles = [STEP * k for k in range(180 // STEP + 1)]
-    shown_curves = {names[k]: v for k, v in curves.items()}
-    line_plot(output / "angle.png", angles, shown_curves, "degrees from the given view", "PSNR, dB")
+    # Without 0: there the copied picture is the answer.
+    shown_curves = {names[k]: v[1:] for k, v in curves.items()}
+    line_plot(output / "angle.png", angles[1:], shown_curves, "degrees from the given view", "PSNR, dB")
     print("PSNR over the angle: " + ", ".join(f"{a}: {p:.1f}" for a, p in zip(angles, curves["psnr"], strict=True)))
     print(f"{output / 'views.png'}, {output / 'angle.png'}; {machine()}")
     return {"rows": rows, "total": total, "by_angle": curves, "angles": angles, "machine": machine()}

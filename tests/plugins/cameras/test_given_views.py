@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from core.asked import Asked, PictureConfig, resized
+from core.asked import Asked, PictureConfig, resized, with_elevation
 from core.config.loading import load_job
 from core.contracts import Context, Step
 from core.discovery import get_registry
@@ -116,6 +116,28 @@ def test_only_priors_that_look_are_handed_the_pictures() -> None:
     prior.looks = True
     asked.conditions(prior, views.cameras)
     assert heard[0][1] is views and heard[1][1] is None
+
+
+def test_an_elevation_that_nobody_gave_is_estimated() -> None:
+    views, told = given(1), PictureConfig(elevation=5)
+    found = with_elevation(views, PictureConfig(), lambda seen: 33.0)
+    assert float(found.cameras.elevation.rad2deg()) == pytest.approx(33.0, abs=1e-3)
+    torch.testing.assert_close(found.cameras.azimuth, views.cameras.azimuth)
+    torch.testing.assert_close(found.cameras.distance, views.cameras.distance)
+    assert with_elevation(views, told, lambda seen: 33.0) is views
+    assert with_elevation(views, PictureConfig(), lambda seen: None) is views
+
+
+@pytest.mark.parametrize("elevation", [5.0, 45.0])
+def test_the_family_sees_how_high_its_own_objects_are_seen_from(elevation: float) -> None:
+    source = get_registry().find("data", "procedural").load()
+    cameras = Cameras.turntable(torch.tensor([0.4]), torch.tensor(elevation).deg2rad().item(), 64)
+    found = []
+    for kind in ("chair", "race car", "corgi", "robot", "teapot", "house"):
+        rgb = source.pictures_of(kind, None, cameras, 1)[0]
+        seen = Views(rgb, torch.ones_like(rgb[..., :1]), cameras)
+        found.append(get_registry().hooks.estimate_elevation(views=seen))
+    assert abs(sum(found) / len(found) - elevation) < 10
 
 
 def test_the_picture_s_defaults_are_those_of_reading() -> None:
