@@ -189,7 +189,7 @@ class Lift(Task):
         return self.context.parts["registry"].find("loss", name).load()
 
     def _follows_pictures(self, loss: str) -> bool:
-        return "target" in self.context.parts["registry"].find("loss", loss).needs
+        return not set(_PICTURES).isdisjoint(self.context.parts["registry"].find("loss", loss).needs)
 
     @property
     def geometry(self) -> Any:

@@ -74,7 +74,7 @@ def test_losses_on_pictures_see_the_given_views_and_guidance_the_others(tmp_path
     values: dict[str, Any] = {
         "task": "lift", "image": str(path), "picture": {"azimuth": 40, "elevation": 20}, "device": "cpu", "steps": 2,
         "geometry": {"type": "hash-grid", "levels": 3, "log2_table": 9, "finest": 16, "hidden": 8},
-        "material": "plain", "background": "solid", "prompts": "same", "losses": {"image": 1, "opacity": 1},
+        "material": "plain", "background": "solid", "prompts": "same", "losses": {"image": 1, "mask": 1, "opacity": 1},
         "renderer": {"type": "volume", "samples": 8, "grid": 8, "update_every": 2, "warmup": 3},
         "data": {"type": "given-views", "cameras": cameras, "size": 24},
     }  # fmt: skip
@@ -82,10 +82,12 @@ def test_losses_on_pictures_see_the_given_views_and_guidance_the_others(tmp_path
     seen: dict[str, Any] = {}
     task.losses = {
         "image": lambda render, step: seen.setdefault("image", render).rgb.mean(),
+        "mask": lambda render, step: seen.setdefault("mask", render).rgb.mean(),
         "opacity": lambda render, step: seen.setdefault("opacity", render).rgb.mean(),
     }
     task.update(Step(0, 2))
     task.training_step(Step(0, 2))
+    assert seen["mask"] is seen["image"] and "target-mask" in seen["mask"].extras
     assert len(seen["opacity"].cameras) == 2 and "target" not in seen["opacity"].extras
     (azimuth,), (elevation,) = seen["image"].cameras.azimuth.rad2deg(), seen["image"].cameras.elevation.rad2deg()
     assert (round(float(azimuth)), round(float(elevation))) == (40, 20)
