@@ -136,7 +136,9 @@ def test_the_nearest_of_several_pictures_is_the_one_turned_from(zero123: Embedde
     assert both.nearest(turntable([20.0, 150.0, 91.0, -89.0])).tolist() == [0, 1, 1, 0]
     told = zero123.condition([""] * 2, turntable([20.0, 150.0]), both)
     alone = zero123.condition([""], turntable([150.0]), Views(rgb[1:], both.mask[1:], turntable([180.0])))
-    torch.testing.assert_close(told.image[1:], alone.image)  # type: ignore[index]
+    # Convolutions of two pictures and of one differ in their last digits.
+    torch.testing.assert_close(told.image[1:], alone.image, rtol=1e-3, atol=1e-3)  # type: ignore[index]
+    assert float((told.image[1:] - told.image[:1]).abs().max()) > 0.05  # type: ignore[index]
 
 
 def test_a_caption_is_the_likeliest_colour_and_kind(family: Path, views: Views) -> None:
