@@ -21,7 +21,6 @@ from core.types import Cameras, Condition, Views
 log = logging.getLogger("maquette")
 
 USUAL_ELEVATION = 15.0
-POSE_FILES = (".json", ".yaml", ".yml")
 GIVEN_SIZE = 256
 """Side in pixels at which given pictures are kept; whoever looks at them resizes."""
 
@@ -66,8 +65,10 @@ class Asked:
             UserError: a file cannot be used, with the reason.
         """
         if self._views is None and self._image is not None:
+            from core.pictures import is_single  # imaging libraries, not needed by a job without pictures
+
             self._views = read_given(self._image, self._picture)
-            if self._image.is_file() and self._image.suffix.lower() not in POSE_FILES and self._estimate is not None:
+            if self._estimate is not None and is_single(self._image):
                 self._views = with_elevation(self._views, self._picture, self._estimate)
         return self._views
 
@@ -106,7 +107,7 @@ def read_given(image: Path, picture: PictureConfig) -> Views:
     Raises:
         UserError: a file cannot be used, with the reason.
     """
-    from core.pictures import read_views  # imaging libraries, not needed by a job without pictures
+    from core.pictures import read_views
 
     p = picture
     return read_views(

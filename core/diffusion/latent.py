@@ -65,6 +65,14 @@ def load_parts(source: str, unet: str = "unet", within: dict[str, Path] | None =
     return parts
 
 
+def resolved(model: str, context: Context) -> str:
+    """A folder as it is; of a public model's name the local folder or mirror that a plugin knows it by, if any."""
+    registry = context.parts.get("registry")
+    if registry is None or Path(model).expanduser().exists():
+        return model
+    return registry.hooks.resolve_model(model_id=model) or model
+
+
 class LatentSpace(Prior):
     """A prior in an autoencoder's latents: encode by its mean, predict by a UNet under whatever the condition holds.
 

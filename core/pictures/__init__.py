@@ -1,5 +1,5 @@
 """Given pictures: reading them, telling the object from its background, framing it, and knowing the cameras."""
 
-from core.pictures.views import FRAME, BackgroundRemoval, read_views
+from core.pictures.views import FRAME, BackgroundRemoval, is_single, read_views
 
-__all__ = ["FRAME", "BackgroundRemoval", "read_views"]
+__all__ = ["FRAME", "BackgroundRemoval", "is_single", "read_views"]

@@ -68,6 +68,11 @@ def read_views(
     return Views(torch.stack(rgb), torch.stack(cover), cameras)
 
 
+def is_single(path: Path) -> bool:
+    """Whether a path names one picture, rather than a folder or a pose file of several."""
+    return not path.is_dir() and path.suffix.lower() not in _POSE_SUFFIXES
+
+
 def _listed(
     image: Path | Sequence[Path], elevation: Angles, azimuth: Angles, fov: float, distance: float
 ) -> tuple[list[Posed], bool]:
@@ -75,7 +80,7 @@ def _listed(
     fixed = {"fov": fov, "distance": distance}
     if isinstance(image, (str, Path)):
         path = Path(image).expanduser()
-        if path.is_dir() or path.suffix.lower() in _POSE_SUFFIXES:
+        if not is_single(path):
             return read_poses(path, fixed), False
         if not isinstance(elevation, (int, float)) or not isinstance(azimuth, (int, float)):
             raise UserError("one picture takes one elevation and one azimuth")

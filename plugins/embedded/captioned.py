@@ -17,13 +17,12 @@ from torch.nn import functional as F
 from core.contracts import Context
 from core.diffusion.relative_pose import relative_pose
 from core.types import Cameras, Condition, Views
-from plugins.embedded.family import family_folder, part
+from plugins.embedded.family import BACKGROUND, family_folder, part
 from plugins.embedded.prior import Embedded, FamilyConfig
 from plugins.embedded.sight import Sight, turned
 
 log = logging.getLogger("maquette")
 
-BACKGROUND = 0.5
 
 
 class EmbeddedCaptioned(Embedded):

@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from core.errors import UserError
 
 BUILT_IN = Path(__file__).parent / "weights"
+BACKGROUND = 0.5
+"""The grey level behind every picture that the family was trained on."""
 
 
 def family_folder(name: str) -> Path:

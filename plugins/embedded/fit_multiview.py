@@ -20,22 +20,21 @@ from core.diffusion.relative_pose import relative_pose
 from core.diffusion.sampler import ddim
 from core.types import Cameras, Condition, Views
 from plugins.embedded.camera import embed_camera
-from plugins.embedded.card import training_facts
-from plugins.embedded.family import family_folder, record, save_half
+from plugins.embedded.family import family_folder, part, save_half
+from plugins.embedded.latent_fit import UnetFit, UnetFitConfig
 from plugins.embedded.multiview import FRAMES, EmbeddedMultiView, told_picture
 from plugins.embedded.sight import Sight
-from plugins.embedded.unet import EmbeddedUnet
 from plugins.embedded.zero123 import image_encoder
 
 
-class EmbeddedMultiViewFit(EmbeddedUnet):
+class EmbeddedMultiViewFit(UnetFit):
     """v-prediction of four orthogonal views' latents at one noise level."""
 
-    class Config(EmbeddedUnet.Config):
+    class Config(UnetFitConfig):
         start: str | None = "built-in"
         """Family whose multi-view UNet the training goes on from, or, where it has none, whose text-to-image UNet."""
-        no_camera: float = Field(0.0, ge=0, le=1)
-        """Share of sets whose viewpoints are not told."""
+        no_text: float = Field(0.1, ge=0, le=1)
+        """Share of sets without a picture whose text is empty (for classifier-free guidance)."""
         no_picture: float = Field(0.1, ge=0, le=1)
         """Share of sets with a picture whose picture is zeros: the other end of classifier-free guidance."""
         told_with_picture: float = Field(0.5, ge=0, le=1)
@@ -48,12 +47,10 @@ class EmbeddedMultiViewFit(EmbeddedUnet):
         self.joint: JointAttention = join_views(self.model)
         self._joint_average = join_views(self.average.model)
 
-    def _continue(self, family: str) -> None:
+    def go_on_from(self, family: str) -> None:
         own = family_folder(family) / "multi_view" / "unet"
-        if own.is_dir():
-            self._take_over(own, family)
-        else:
-            super()._continue(family)
+        text = part(family, "unet", "embedded-unet")
+        self.take_over(self.model, self.stored(own if own.is_dir() else text), family)
 
     def training_step(self, step: Step) -> dict[str, Tensor]:
         index, batch = self._sets(step)
@@ -122,5 +119,4 @@ class EmbeddedMultiViewFit(EmbeddedUnet):
     def finish(self, run: Any) -> None:
         """Save ``multi_view/unet``; the other parts are the family's."""
         save_half(self.average.model, family_folder(self.options.family) / "multi_view" / "unet")
-        facts = {"parameters": sum(p.numel() for p in self.model.parameters())}
-        record(self.options.family, "multi_view", facts | training_facts(run, self))
+        self.remember("multi_view", run)

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from pydantic import Field
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -21,10 +20,9 @@ from core.diffusion.novel_view import CameraProjection
 from core.diffusion.relative_pose import relative_pose
 from core.diffusion.sampler import ddim
 from core.types import Cameras, Views
-from plugins.embedded.card import training_facts
-from plugins.embedded.family import family_folder, part, record, save_half
+from plugins.embedded.family import family_folder, part, save_half
+from plugins.embedded.latent_fit import UnetFit, UnetFitConfig
 from plugins.embedded.sight import Sight, turned
-from plugins.embedded.unet import EmbeddedUnet
 from plugins.embedded.zero123 import EmbeddedZero123, image_encoder
 
 OVERHEAD = 1.05
@@ -39,10 +37,10 @@ class ViewpointUnet(nn.Module):
         self.unet, self.cc_projection = unet, cc_projection
 
 
-class EmbeddedZero123Fit(EmbeddedUnet):
+class EmbeddedZero123Fit(UnetFit):
     """v-prediction of one picture's latents under another one; each object of the pool gives pairs both ways."""
 
-    class Config(EmbeddedUnet.Config):
+    class Config(UnetFitConfig):
         start: str | None = "built-in"
         """Family whose viewpoint-conditioned UNet the training goes on from, or, where it has none, whose text-to-image
         UNet; new input channels then start at zero."""
@@ -58,11 +56,10 @@ class EmbeddedZero123Fit(EmbeddedUnet):
     def __init__(self, options: Any, context: Context) -> None:
         self._image = [image_encoder(options.family)]
         self._sight = [Sight.load(options.family)]
-        self._embeddings: Tensor | None = None
         super().__init__(options, context)
 
-    def _build(self) -> Any:
-        unet = super()._build()
+    def build_model(self) -> Any:
+        unet = self.build_unet()
         first = unet.conv_in
         wide = nn.Conv2d(2 * first.in_channels, first.out_channels, 3, padding=1)
         with torch.no_grad():
@@ -73,32 +70,21 @@ class EmbeddedZero123Fit(EmbeddedUnet):
         unet.register_to_config(in_channels=wide.in_channels)
         return ViewpointUnet(unet, CameraProjection(self._image[0].config.projection_dim))
 
-    def _continue(self, family: str) -> None:
+    def go_on_from(self, family: str) -> None:
         own = family_folder(family) / "zero123"
         if own.is_dir():
             self.model.cc_projection = CameraProjection.from_pretrained(own / "cc_projection")
-            self._take_over(own / "unet", family)
-            return
-        weights = part(family, "unet", "embedded-unet") / "diffusion_pytorch_model.safetensors"
-        state = {k: v.float() for k, v in load_file(weights).items()}
-        mine = self.model.unet
-        known = state["conv_in.weight"]
-        state["conv_in.weight"] = torch.cat([known, torch.zeros_like(known)], 1)
-        mine.load_state_dict(state)
-
-    @property
-    def device(self) -> torch.device:
-        return next(self.model.parameters()).device
+            state = self.stored(own / "unet")
+        else:
+            state = self.stored(part(family, "unet", "embedded-unet"))
+            known = state["conv_in.weight"]
+            state["conv_in.weight"] = torch.cat([known, torch.zeros_like(known)], 1)
+        self.take_over(self.model.unet, state, family)
 
     def embeddings(self) -> Tensor:
-        """[N, D] float16 CLIP embeddings of the whole pool; made once and kept on disk."""
-        if self._embeddings is None:
-            weights = part(self.options.family, "clip", "embedded-clip") / "model.safetensors"
-            path = self.pool_file("clip", weights)
-            if not path.exists():
-                save_file({"embeddings": self._embed_pool()}, path)
-            self._embeddings = load_file(path)["embeddings"]
-        return self._embeddings
+        """[N, D] float16 CLIP embeddings of the whole pool."""
+        weights = part(self.options.family, "clip", "embedded-clip") / "model.safetensors"
+        return self.kept("clip", weights, self._embed_pool)
 
     @torch.no_grad()
     def _embed_pool(self) -> Tensor:
@@ -148,31 +134,23 @@ class EmbeddedZero123Fit(EmbeddedUnet):
     @torch.no_grad()
     def preview(self, step: Step) -> dict[str, Any]:
         """Each row: a given picture, then eight azimuths round it, 25 DDIM steps at scale 3."""
-        shown = self.data.pool["rgb"][: 2 * 6 : 2]
-        rgb = torch.from_numpy(shown).float() / 255
-        size = self.data.options.size
-        azimuth = (torch.arange(8) * torch.pi / 4).repeat(len(rgb))
-        tilt = torch.full_like(azimuth, 0.3)
-        cameras = Cameras.orbit(azimuth, tilt, torch.full_like(tilt, 3), torch.full_like(tilt, 0.7), size, size)
-        rows = []
-        model = self.average.model
-        parts = {"vae": self._vae[0], "unet": model.unet, "scheduler": self.scheduler}
+        model, nobody = self.average.model, [""] * 8
+        parts = {"vae": self._vae[0], "unet": model.unet, "scheduler": self.scheduler, "sight": self._sight[0]}
         parts |= {"image_encoder": self._image[0], "cc_projection": model.cc_projection}
-        parts["sight"] = self._sight[0]
         prior = EmbeddedZero123.of(parts, self.context).to(self.device)
-        for k, one in enumerate(rgb):
-            eight = cameras[slice(8 * k, 8 * k + 8)]
-            views = Views(one[None], torch.ones_like(one[None, ..., :1]), self.data.cameras(torch.tensor([2 * k])))
-            told, untold = prior.condition([""] * 8, eight, views), prior.condition([""] * 8)
-            made = ddim(prior, told, untold, scale=3.0, steps=25)
-            rows.append(torch.cat([one[None].to(made), made]))
+        around = Cameras.turntable(torch.arange(8) * torch.pi / 4, 0.3, self.data.options.size)
+        rows = []
+        for k in range(0, 12, 2):
+            rgb = torch.from_numpy(self.data.pool["rgb"][k : k + 1]).float() / 255
+            views = Views(rgb, torch.ones_like(rgb[..., :1]), self.data.cameras(torch.tensor([k])))
+            told = prior.condition(nobody, around, views)
+            rows.append(torch.cat([rgb, ddim(prior, told, prior.opposite(told, nobody), scale=3.0, steps=25).cpu()]))
         sheet = torch.stack(rows).permute(0, 2, 1, 3, 4).flatten(0, 1).flatten(1, 2)
-        return {"samples": (sheet * 255).byte().cpu().numpy()}
+        return {"samples": (sheet * 255).byte().numpy()}
 
     def finish(self, run: Any) -> None:
         """Save ``zero123/unet`` and ``zero123/cc_projection``; the other parts are the family's."""
         folder = family_folder(self.options.family) / "zero123"
         save_half(self.average.model.unet, folder / "unet")
         self.average.model.cc_projection.save_pretrained(folder / "cc_projection")
-        facts = {"parameters": sum(p.numel() for p in self.model.parameters())}
-        record(self.options.family, "zero123", facts | training_facts(run, self))
+        self.remember("zero123", run)

@@ -16,13 +16,12 @@ from core.diffusion.relative_pose import relative_pose
 from core.precision import settled_dtype
 from core.types import Cameras, Condition, Views
 from plugins.embedded.camera import embed_camera, no_camera
-from plugins.embedded.family import family_folder, part
+from plugins.embedded.family import BACKGROUND, family_folder, part
 from plugins.embedded.prior import FamilyConfig
 from plugins.embedded.sight import Sight, turned
 from plugins.embedded.zero123 import image_encoder
 
 FRAMES = 4
-BACKGROUND = 0.5
 
 
 class EmbeddedMultiView(MultiViewPrior):

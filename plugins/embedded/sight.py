@@ -21,10 +21,9 @@ from torch.nn import functional as F
 
 from core.contracts import Context, Step
 from plugins.embedded.camera import HARMONICS, embed_camera
-from plugins.embedded.card import training_facts
 from plugins.embedded.classifier import Block, repaint
-from plugins.embedded.family import family_folder, part, record
-from plugins.embedded.unet import EmbeddedUnet
+from plugins.embedded.family import Average, family_folder, part
+from plugins.embedded.latent_fit import LatentFit, LatentFitConfig
 
 
 @dataclass
@@ -94,11 +93,11 @@ def turned(viewpoint: Tensor, pose: Tensor) -> Tensor:
     return torch.cat([told[:, :1], torch.stack(harmonics, -1), told[:, 1 + len(harmonics) :]], -1)
 
 
-class EmbeddedSight(EmbeddedUnet):
+class EmbeddedSight(LatentFit):
     """Squared error of the viewpoint, cross-entropy of kind and colour, on the latents of the pool and of a copy of it
     whose channels are exchanged (which says nothing of colours)."""
 
-    class Config(EmbeddedUnet.Config):
+    class Config(LatentFitConfig):
         width: int = Field(64, ge=16, multiple_of=8)
         """Channels of the first layer."""
         repaint: float = Field(0.5, ge=0, lt=1)
@@ -108,25 +107,19 @@ class EmbeddedSight(EmbeddedUnet):
 
     def __init__(self, options: Any, context: Context) -> None:
         super().__init__(options, context)
-        self._repainted: Tensor | None = None
-
-    def _build(self) -> Any:
         nouns = {kind: words[0] for kind, words in self.data.nouns.items()}
-        return Sight(self._vae[0].config.latent_channels, nouns, list(self.data.color_names), self.options.width)
+        channels, colors = self._vae[0].config.latent_channels, list(self.data.color_names)
+        self.start(lambda: Sight(channels, nouns, colors, options.width), "sight")
+        self.average = Average(self.model, options.average)
 
     def repainted(self) -> Tensor:
-        """[N, C, h, w] float16 latents of the pool with exchanged channels; kept on disk as the pool's own are."""
-        if self._repainted is None:
-            weights = part(self.options.family, "vae", "embedded-autoencoder") / "diffusion_pytorch_model.safetensors"
-            path = self.pool_file("repainted", weights)
-            if not path.exists():
-                rgb = torch.from_numpy(self.data.pool["rgb"])
-                parts = rgb.split(1024)
-                order = torch.Generator().manual_seed(5)
-                painted = torch.cat([repaint(x, 1.0, order)[0] for x in parts])
-                save_file({"latents": self._encode(painted.numpy())}, path)
-            self._repainted = load_file(path)["latents"]
-        return self._repainted
+        """[N, C, h, w] float16 latents of the pool with exchanged channels."""
+        return self.kept("repainted", self._vae_weights, self._repaint)
+
+    def _repaint(self) -> Tensor:
+        order = torch.Generator().manual_seed(5)
+        parts = torch.from_numpy(self.data.pool["rgb"]).split(1024)
+        return self.encode(torch.cat([repaint(part, 1.0, order)[0] for part in parts]).numpy())
 
     def training_step(self, step: Step) -> dict[str, Tensor]:
         batch = self.data.batch(step)
@@ -134,7 +127,7 @@ class EmbeddedSight(EmbeddedUnet):
         painted = torch.rand(len(index), generator=step.generator("repaint")) < self.options.repaint
         latents = torch.where(painted[:, None, None, None], self.repainted()[index], self.latents()[index])
         x = latents.float().to(self.device)
-        # Noise and scale: pictures that people give are not the autoencoder's own.
+        # Pictures that people give are not as clean as the pool's.
         x = x + 0.15 * torch.randn(x.shape, generator=step.generator("noise")).to(x)
         seen = self.model(x)
         true = [f(k * batch["azimuth"]) for k in HARMONICS for f in (torch.sin, torch.cos)]
@@ -150,10 +143,6 @@ class EmbeddedSight(EmbeddedUnet):
             "color": 0.3 * (color * counted).sum() / counted.sum().clamp(min=1),
         }
 
-    def preview(self, step: Step) -> dict[str, Any]:
-        return {}
-
     def finish(self, run: Any) -> None:
         self.average.model.save(family_folder(self.options.family) / "sight")
-        facts = {"parameters": sum(p.numel() for p in self.model.parameters())}
-        record(self.options.family, "sight", facts | training_facts(run, self))
+        self.remember("sight", run)

@@ -11,23 +11,25 @@ from core.contracts import Context
 from core.diffusion.novel_view import CameraProjection, NovelViewPrior
 from core.precision import settled_dtype
 from plugins.embedded.camera import no_camera
-from plugins.embedded.family import family_folder, part
+from plugins.embedded.family import BACKGROUND, family_folder, part
 from plugins.embedded.prior import FamilyConfig
 from plugins.embedded.sight import Sight, turned
 
-BACKGROUND = 0.5
 _FEATURES = {"mean": [0.5] * 3, "std": [0.5] * 3}
 
 
 def image_encoder(family: str) -> Any:
     """The vision tower of the family's CLIP, in evaluation mode."""
     from transformers import CLIPVisionModelWithProjection
-    from transformers.utils.logging import disable_progress_bar, set_verbosity_error
+    from transformers.utils.logging import disable_progress_bar, get_verbosity, set_verbosity, set_verbosity_error
 
     disable_progress_bar()
-    set_verbosity_error()  # it lists the text tower as unexpected
-    folder = part(family, "clip", "embedded-clip")
-    return CLIPVisionModelWithProjection.from_pretrained(folder).float().eval()
+    folder, before = part(family, "clip", "embedded-clip"), get_verbosity()
+    set_verbosity_error()  # it would list the text tower as unexpected
+    try:
+        return CLIPVisionModelWithProjection.from_pretrained(folder).float().eval()
+    finally:
+        set_verbosity(before)
 
 
 class EmbeddedZero123(NovelViewPrior):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -10,7 +9,7 @@ from pydantic import Field
 
 from core.config.base import Config as BaseConfig
 from core.contracts import Context
-from core.diffusion.latent import LatentPrior, load_parts
+from core.diffusion.latent import LatentPrior, load_parts, resolved
 
 
 class StableDiffusion(LatentPrior):
@@ -30,16 +29,9 @@ class StableDiffusion(LatentPrior):
 
     def __init__(self, options: Any, context: Context) -> None:
         dtype = getattr(torch, options.precision)
-        super().__init__(options, context, load_parts(_resolved(options.model, context)), options.image_size, dtype)
+        super().__init__(options, context, load_parts(resolved(options.model, context)), options.image_size, dtype)
 
     @classmethod
     def space(cls, options: Any, context: Context) -> tuple[int, int, int]:
-        return cls.space_of(_resolved(options.model, context))
+        return cls.space_of(resolved(options.model, context))
 
-
-def _resolved(model: str, context: Context) -> str:
-    """A plugin may know a public model's name as a local folder."""
-    registry = context.parts.get("registry")
-    if registry is None or Path(model).expanduser().exists():
-        return model
-    return registry.hooks.resolve_model(model_id=model) or model

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from core.config.base import Config as BaseConfig
 from core.contracts import Context
+from core.diffusion.latent import resolved
 from core.diffusion.novel_view import NovelViewPrior
 from core.diffusion.relative_pose import PoseMode
 from core.errors import UserError
@@ -72,8 +73,4 @@ class Zero123(NovelViewPrior):
 
 
 def _source(model: str, context: Context) -> Path:
-    """A plugin may know a public model's name as a local folder."""
-    path, registry = Path(model).expanduser(), context.parts.get("registry")
-    if path.exists() or registry is None:
-        return path
-    return Path(registry.hooks.resolve_model(model_id=model) or path).expanduser()
+    return Path(resolved(model, context)).expanduser()
