@@ -20,6 +20,7 @@ from plugins.embedded.classifier import VIEWS, Classifier
 from plugins.embedded.family import record
 from plugins.embedded.judge import FRONT_BEHIND, ClipPrecision
 from plugins.embedded.prior import Embedded
+from plugins.embedded.sight import Sight
 
 
 def pool(split: str, images: int) -> Any:
@@ -36,13 +37,14 @@ def evaluate(
 ) -> dict[str, Any]:
     """Autoencoder PSNR, CLIP retrieval, judge accuracy, and category and colour accuracy of samples."""
     torch.manual_seed(0)
-    table: dict[str, dict[str, float]] = {"vae": {}, "clip": {}, "classifier": {}, "unet": {}}
+    table: dict[str, dict[str, float]] = {"vae": {}, "clip": {}, "sight": {}, "classifier": {}, "unet": {}}
     prior = Embedded(Embedded.Config(family=family), Context())
     judge = Classifier.load(family)
     for split in ("test", "heldout"):
         batch = pool(split, images).take(torch.arange(images).numpy())
         table["vae"][f"psnr_{split}"] = _reconstruction(prior, batch["rgb"])
         table["clip"][f"retrieval_of_{64}_{split}"] = _retrieval(family, batch)
+        table["sight"] |= {f"{k}_{split}": v for k, v in _sight(prior, Sight.load(family), batch).items()}
         with torch.no_grad():
             logits = judge(batch["rgb"])
         labels = batch | {"view": torch.tensor([VIEWS.index(word) for word in batch["view_word"]])}
@@ -68,6 +70,20 @@ def evaluate(
 def _reconstruction(prior: Embedded, rgb: Tensor) -> float:
     values = [psnr(prior.decode(prior.encode(x)) * 2 - 1, x * 2 - 1) for x in rgb.split(64)]
     return sum(values) / len(values)
+
+
+@torch.no_grad()
+def _sight(prior: Embedded, sight: Sight, batch: dict[str, Any]) -> dict[str, float]:
+    """Shares of right kinds and colours, and median errors of azimuth and elevation in degrees."""
+    seen = sight(torch.cat([prior.encode(x) for x in batch["rgb"].split(64)]))
+    azimuth, elevation = torch.atan2(seen.viewpoint[:, 0], seen.viewpoint[:, 1]), seen.viewpoint[:, -1]
+    off = torch.atan2(torch.sin(azimuth - batch["azimuth"]), torch.cos(azimuth - batch["azimuth"]))
+    return {
+        "category": float((seen.kind.argmax(1) == batch["category"]).float().mean()),
+        "color": float((seen.color.argmax(1) == batch["color"]).float().mean()),
+        "azimuth_error": float(off.abs().median().rad2deg()),
+        "elevation_error": float((elevation - batch["elevation"]).abs().median().rad2deg()),
+    }
 
 
 def _retrieval(family: str, batch: dict[str, Any]) -> float:
