@@ -93,7 +93,7 @@ class Asked:
             Away(self._told(prior, other, cameras), share)
             for other, share in self.processor.away(self.prompt, cameras)
         ]
-        return told, untold, away
+        return told, untold, away + prior.away(told)
 
     def _told(self, prior: Prior, texts: list[str], cameras: Cameras) -> Condition:
         if not prior.looks or self.views is None:

@@ -284,6 +284,10 @@ class Prior(Module):
         where it depends on what was ``told``; both must hold the same fields."""
         return self.condition(texts, cameras)
 
+    def away(self, told: Condition) -> list[Away]:
+        """What guidance moves away from beside the opposite, by the prior's own options; nothing by default."""
+        return []
+
     @abstractmethod
     def predict(self, noisy: Tensor, t: Tensor, condition: Condition) -> Tensor:
         """The network's raw output at integer timesteps ``t`` [B], in the process's parametrisation."""
@@ -291,7 +295,7 @@ class Prior(Module):
 
 @dataclass(frozen=True)
 class Away:
-    """A condition that guidance moves away from: ``weight`` [B] >= 0 per picture (Perp-Neg)."""
+    """A condition that guidance moves away from: ``weight`` [B] >= 0 per picture (Perp-Neg, camera guidance)."""
 
     condition: Condition
     weight: Tensor

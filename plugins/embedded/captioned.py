@@ -18,7 +18,7 @@ from core.contracts import Context
 from core.diffusion.relative_pose import relative_pose
 from core.types import Cameras, Condition, Views
 from plugins.embedded.family import BACKGROUND, family_folder, part
-from plugins.embedded.prior import Embedded, FamilyConfig
+from plugins.embedded.prior import Embedded
 from plugins.embedded.sight import Sight, turned
 
 log = logging.getLogger("maquette")
@@ -29,10 +29,6 @@ class EmbeddedCaptioned(Embedded):
     """A sentence of the job's own goes before the caption."""
 
     looks = True
-
-    class Config(FamilyConfig):
-        camera: bool = True
-        """Tell the UNet the viewpoint of each view."""
 
     def __init__(self, options: Any, context: Context) -> None:
         super().__init__(options, context)

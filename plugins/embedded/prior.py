@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import replace
 from typing import Any, Literal
 
+import torch
+from pydantic import Field
+
 from core.config.base import Config as BaseConfig
-from core.contracts import Context
+from core.contracts import Away, Context
 from core.diffusion.latent import LatentPrior, load_parts
 from core.precision import settled_dtype
 from core.types import Cameras, Condition, Views
@@ -35,6 +39,10 @@ class Embedded(LatentPrior):
     class Config(FamilyConfig):
         camera: bool = True
         """Tell the UNet the azimuth and elevation of each view; false makes it the plain text-to-image prior."""
+        camera_guidance: float = Field(0.0, ge=0)
+        """How much guidance also leads away from the same text told no viewpoint, as a share of its scale: sides
+        differ more, for half as much time again. Composed conditions (Liu et al. 2022, eq. 11), without what text and
+        viewpoint share (as Perp-Neg)."""
 
     @classmethod
     def signals(cls, options: Any) -> tuple[list[str], list[str]] | None:
@@ -62,6 +70,15 @@ class Embedded(LatentPrior):
         else:
             camera = no_camera(len(texts), told.text.device)  # type: ignore[union-attr]
         return Condition(text=told.text, camera=camera)
+
+    def away(self, told: Condition) -> list[Away]:
+        """The same texts told no viewpoint, where ``camera_guidance`` asks for it."""
+        o = self.options
+        if not (o.camera and o.camera_guidance):
+            return []
+        camera: Any = told.camera
+        blind = no_camera(len(camera), camera.device)
+        return [Away(replace(told, camera=blind), torch.full((len(camera),), o.camera_guidance, device=camera.device))]
 
     def _warn(self, text: str) -> None:
         text = " ".join(w for w in text.split() if w.strip(",") not in self.tokenizer.get_added_vocab())

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from core.contracts import Context, Step
+from core.diffusion.guidance import predict_with_guidance
 from core.diffusion.relative_pose import relative_pose
 from core.diffusion.sampler import ddim
 from core.errors import UserError
@@ -218,3 +219,19 @@ def test_sight_is_saved_and_loaded(family: Path, tmp_path: Path) -> None:
     for name, value in vars(found(x)).items():
         torch.testing.assert_close(getattr(Sight.load(str(tmp_path))(x), name), value)
         assert math.isfinite(float(value.sum()))
+
+
+def test_camera_guidance_turns_a_view_away_from_what_is_drawn_without_one(family: Path) -> None:
+    """On the prior's own predictions: text and camera, minus a share of what no camera adds beyond the text."""
+    prior = Embedded(Embedded.Config(family=str(family), precision="float32", camera_guidance=0.5), Context())
+    told, untold = prior.condition(["a red mug"] * 2, turntable([0.0, 120.0])), prior.condition([""] * 2)
+    x, t = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0)), torch.tensor([500, 500])
+    blind = prior.condition(["a red mug"] * 2)
+    with torch.no_grad():
+        guided = predict_with_guidance(prior, x, t, told, untold, 3.0, prior.away(told))
+        u, c, b = (prior.predict(x, t, k) for k in (untold, told, blind))
+    wanted, other = (c - u).flatten(1), (b - u).flatten(1)
+    beyond = other - (other * wanted).sum(1, keepdim=True) / wanted.square().sum(1, keepdim=True) * wanted
+    expected = u + 3 * (wanted - 0.5 * beyond).view_as(u)
+    torch.testing.assert_close(guided, expected, atol=1e-4, rtol=1e-4)
+    assert not Embedded(Embedded.Config(family=str(family), camera=False, camera_guidance=1), Context()).away(blind)
