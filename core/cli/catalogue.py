@@ -1,4 +1,4 @@
-"""``plugins`` and ``describe``: what there is, where it comes from and how it is configured."""
+"""``plugins``, ``presets`` and ``describe``: what there is, where it comes from and how it is configured."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from core.cli.output import table, write_json
+from core.config.sources import PRESETS, preset_names
 from core.discovery import get_registry
 from core.errors import UserError, did_you_mean
 from core.registry import KINDS, Entry, PluginInfo, Registry
@@ -22,6 +23,7 @@ USERS = ("prior", "score", "loss", "metric")
 def attach(app: typer.Typer) -> None:
     """Add this module's verbs."""
     app.command("plugins")(plugins)
+    app.command("presets")(presets)
     app.command("describe")(describe)
 
 
@@ -40,6 +42,23 @@ def plugins(
         print(matrix_text(registry))
     else:
         print(components_text(registry.entries(kind)) if kind else plugins_text(registry))
+
+
+def presets(
+    words: Annotated[list[str] | None, typer.Argument(metavar="[WORD]...", help="Only those that mention it.")] = None,
+) -> None:
+    """List the job files that ship, with what each is for."""
+    rows = [[name, about_preset(name)] for name in preset_names()]
+    found = [row for row in rows if all(word.lower() in " ".join(row).lower() for word in words or ())]
+    if not found:
+        raise UserError(f"no preset mentions {' and '.join(words or ())}; `presets` alone lists all {len(rows)}")
+    print(table(found))
+
+
+def about_preset(name: str) -> str:
+    """The first line of a preset's file, which says what it is for."""
+    with (PRESETS / f"{name}.yaml").open(encoding="utf-8") as file:
+        return file.readline().removeprefix("#").strip()
 
 
 def describe(

@@ -15,7 +15,7 @@ import core
 from core.cli import main
 from core.cli.app import app
 from core.cli.assets import exporter_specs
-from core.cli.catalogue import lookup
+from core.cli.catalogue import about_preset, lookup
 from core.config.loading import load_job
 from core.config.nodes import parse
 from core.config.sources import PRESETS, preset_names
@@ -99,10 +99,15 @@ def test_every_verb_is_one(page: Path) -> None:
     assert set(VERB.findall(page.read_text(encoding="utf-8"))) - VERBS == set()
 
 
-def test_the_readme_has_every_verb_and_preset() -> None:
+def test_the_readme_has_every_verb() -> None:
     text = PAGES[0].read_text(encoding="utf-8")
     assert [verb for verb in VERBS if f"| `{verb}" not in text] == []
+
+
+def test_every_preset_is_on_a_page_and_says_what_it_is_for() -> None:
+    text = " ".join(p.read_text(encoding="utf-8") for p in PAGES)
     assert [name for name in preset_names() if f"`{name}`" not in text] == []
+    assert [name for name in preset_names() if not about_preset(name)[:1].isupper()] == []
     assert set(re.findall(r"configs/([\w-]+)\.yaml", " ".join(p.read_text() for p in PAGES))) <= set(preset_names())
 
 
