@@ -12,10 +12,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-
+from core.ema import Average
 from core.errors import UserError
+
+__all__ = ["BACKGROUND", "BUILT_IN", "Average", "family_folder", "part", "record", "save_half"]
 
 BUILT_IN = Path(__file__).parent / "weights"
 BACKGROUND = 0.5
@@ -50,27 +50,3 @@ def record(family: str, name: str, facts: dict[str, Any]) -> None:
     card = json.loads(path.read_text()) if path.exists() else {}
     card[name] = card.get(name, {}) | facts
     path.write_text(json.dumps(card, indent=2, sort_keys=True) + "\n")
-
-
-class Average(nn.Module):
-    """Exponential moving average of a model's parameters, part of the checkpoint.
-
-    The decay rises as (1 + n) / (10 + n) up to ``decay``, so that short runs are not held back by their start.
-    """
-
-    count: Tensor
-
-    def __init__(self, model: Any, decay: float) -> None:
-        super().__init__()
-        self.decay = decay
-        self.model: Any = copy.deepcopy(model).requires_grad_(False).eval()
-        self.register_buffer("count", torch.zeros((), dtype=torch.int64))
-
-    @torch.no_grad()
-    def update(self, model: Any) -> None:
-        """Move towards ``model``."""
-        n = int(self.count)
-        weight = 1.0 - min(self.decay, (1 + n) / (10 + n))
-        mine, theirs = list(self.model.parameters()), [p.detach() for p in model.parameters()]
-        torch._foreach_lerp_(mine, theirs, weight)
-        self.count.add_(1)
