@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 if TYPE_CHECKING:
-    from core.registry import Registrar
+    from core.registry import ModelInfo, Registrar
 
 PROJECT = "maquette"
 API = 1
@@ -33,6 +33,11 @@ def register(registry: Registrar) -> None:
 @hookspec(firstresult=True)
 def resolve_model(model_id: str) -> str | None:
     """Map a public model's name to a local folder or a mirror; the first answer that is not None is used."""
+
+
+@hookspec
+def public_models() -> list[ModelInfo]:  # type: ignore[empty-body]
+    """The public models that the plugin knows by short names, for ``describe``, ``plugins --models`` and ``doctor``."""
 
 
 @hookspec(firstresult=True)

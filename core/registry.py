@@ -41,6 +41,28 @@ _TARGET = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
 
 @dataclass(frozen=True)
+class ModelInfo:
+    """A public model that a plugin knows by a short name.
+
+    Attributes:
+        name: the alias.  about: one line.  prior: the component that loads it, "" where there is none.
+        licence: of the weights.  size: of the download, for people.
+        mirrors: where it is to be had, in the order tried.  withdrawn: names that stopped answering.
+        here: where it is on this machine, or "".  command: what downloads it.
+    """
+
+    name: str
+    about: str
+    prior: str
+    licence: str
+    size: str
+    mirrors: tuple[str, ...]
+    withdrawn: tuple[str, ...] = ()
+    here: str = ""
+    command: str = ""
+
+
+@dataclass(frozen=True)
 class Entry:
     """A declared component; nothing of it is imported until :meth:`load`.
 

@@ -13,7 +13,7 @@ from core.cli.output import table, write_json
 from core.config.sources import PRESETS, preset_names
 from core.discovery import get_registry
 from core.errors import UserError, did_you_mean
-from core.registry import KINDS, Entry, PluginInfo, Registry
+from core.registry import KINDS, Entry, ModelInfo, PluginInfo, Registry
 from core.signals import missing
 
 AMBIENT = ("data", "prompt", "material", "background")  # any job may add these, so their signals are within reach
@@ -30,6 +30,7 @@ def attach(app: typer.Typer) -> None:
 def plugins(
     kind: Annotated[str | None, typer.Option("--kind", help="List the components of one kind.")] = None,
     matrix: Annotated[bool, typer.Option("--matrix", help="Which components fit together.")] = False,
+    models: Annotated[bool, typer.Option("--models", help="Public models by short names.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """List plugins with their source, version and load time; those that failed come last, with the reason."""
@@ -40,6 +41,8 @@ def plugins(
         write_json({"plugins": [asdict(p) for p in registry.plugins], "components": _as_dicts(registry.entries(kind))})
     elif matrix:
         print(matrix_text(registry))
+    elif models:
+        print(models_text(public_models(registry)))
     else:
         print(components_text(registry.entries(kind)) if kind else plugins_text(registry))
 
@@ -62,7 +65,7 @@ def about_preset(name: str) -> str:
 
 
 def describe(
-    name: Annotated[str, typer.Argument(help="A component (NAME or PLUGIN/NAME), a plugin or a kind.")],
+    name: Annotated[str, typer.Argument(help="A component (NAME or PLUGIN/NAME), a plugin, a kind or a model.")],
     kind: Annotated[str | None, typer.Option("--kind", help="Which kind, where several have the name.")] = None,
 ) -> None:
     """Show a component's options with types, defaults and an example; or what a plugin or a kind offers."""
@@ -79,6 +82,8 @@ def describe(
         print(f"{_plugin_text(info)}\n\n{components_text(offered)}".rstrip())
     elif kind is None and name in KINDS:
         print(f"{name}: {KINDS[name]}\n\n{components_text(registry.entries(name))}".rstrip())
+    elif kind is None and (model := next((m for m in public_models(registry) if m.name == name), None)):
+        print(model_text(model))
     else:
         raise _unknown(registry, name)
 
@@ -104,7 +109,32 @@ def _unknown(registry: Registry, name: str) -> UserError:
             if "Plugin '" in str(error):  # a plugin that did not load offered it
                 return error
     known = [e.name for e in registry.entries()] + [p.name for p in registry.plugins] + list(KINDS)
-    return UserError(f"there is no component, plugin or kind '{name}'.{did_you_mean(name, known)}")
+    known += [model.name for model in public_models(registry)]
+    return UserError(f"there is no component, plugin, kind or model '{name}'.{did_you_mean(name, known)}")
+
+
+def public_models(registry: Registry) -> list[ModelInfo]:
+    """What all plugins know, by name."""
+    return sorted((m for found in registry.hooks.public_models() for m in found), key=lambda m: m.name)
+
+
+def models_text(models: Sequence[ModelInfo]) -> str:
+    """One line per model; a star marks those on this machine."""
+    rows = [[m.name, "*" if m.here else "", m.prior or "-", m.size, m.licence, m.about] for m in models]
+    return table(rows, ["model", "here", "prior", "size", "licence", "what it is"]) if rows else "(none)"
+
+
+def model_text(model: ModelInfo) -> str:
+    """A model's page: what it is, under which licence, where it is to be had and how it stands in a job."""
+    rows = [
+        ["licence", model.licence],
+        ["size", model.size],
+        ["mirrors", ", ".join(model.mirrors)],
+        ["withdrawn", ", ".join(model.withdrawn)],
+        ["here", model.here or f"no; to fetch it: {model.command}"],
+        ["prior", model.prior or "none of those installed loads it"],
+    ]
+    return f"model {model.name}: {model.about}\n\n{table([row for row in rows if row[1]])}"
 
 
 def plugins_text(registry: Registry) -> str:

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from core import __version__
+from core.cli.catalogue import public_models
 from core.cli.environment import physical_cores
 from core.cli.output import table, write_json
 from core.discovery import get_registry
@@ -44,6 +45,7 @@ def report(registry: Registry) -> dict[str, Any]:
         "backends": _backends(),
         "forced": _forced(),
         "extras": extras(registry),
+        "models": {model.name: model.here for model in public_models(registry) if model.here},
         "plugins": {p.name: {"status": p.status, "reason": p.reason} for p in gone},
     }
 
@@ -128,6 +130,8 @@ def as_text(found: dict[str, Any]) -> str:
     parts = [table(head), f"backends{forced}\n" + _backend_table(found["backends"])]
     if found["extras"]:
         parts.append("extras\n" + "\n".join(_extra_line(k, v) for k, v in found["extras"].items()))
+    here = [[f"  {name}", where] for name, where in found["models"].items()]
+    parts.append("public models here\n" + table(here) if here else "no public models here; plugins --models lists them")
     problems = [f"  {name}: {info['status']}: {info['reason']}" for name, info in found["plugins"].items()]
     parts.append("plugins that are not there\n" + "\n".join(problems) if problems else "every plugin loaded")
     return "\n\n".join(parts)
