@@ -11,6 +11,7 @@ Conventions, written down once for the whole project:
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -234,12 +235,18 @@ class Condition:
 
     @classmethod
     def cat(cls, parts: list[Condition]) -> Condition:
-        """Stack conditions along the batch; all must hold the same fields (else TypeError)."""
+        """Stack conditions along the batch; all must hold the same fields (else TypeError).
+
+        Texts of different lengths are repeated to a common one: cross-attention over repeated states answers the same.
+        """
 
         def joined(name: str) -> Tensor | None:
             values = [getattr(p, name) for p in parts]
             if all(v is None for v in values):
                 return None
+            if name == "text" and all(v is not None for v in values):
+                longest = math.lcm(*(v.shape[1] for v in values))
+                values = [v if v.shape[1] == longest else v.repeat(1, longest // v.shape[1], 1) for v in values]
             return torch.cat(values)  # a field that only some have is a mistake in the caller: TypeError
 
         return cls(

@@ -1,12 +1,10 @@
-"""A latent text-to-image prior from any diffusers pipeline folder: Stable Diffusion 1.x, 2.x, and ours.
+"""Priors in an autoencoder's latents or in pixels, and the one that hears CLIP: Stable Diffusion's structure, and ours.
 
-The folder (or hub name) holds ``vae/``, ``text_encoder/``, ``tokenizer/``, ``unet/`` and ``scheduler/`` in diffusers'
-formats. The embedded prior and public weights load through this one class.
+What public weights need beyond that (memory, caches, several text towers) is in :mod:`core.diffusion.pretrained`.
 """
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +13,20 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from core.contracts import Context, Prior
+from core.diffusion.folder import network_config, open_pipeline
 from core.diffusion.process import DiffusionProcess
 from core.errors import UserError
 from core.types import Cameras, Condition, Views
 
 PARTS = ("vae", "text_encoder", "tokenizer", "unet", "scheduler")
-_HUB_NAME = re.compile(r"\w[\w.-]*/[\w.-]+")
+KINDS = {
+    "vae": "diffusers.AutoencoderKL",
+    "text_encoder": "transformers.CLIPTextModel",
+    "tokenizer": "transformers.CLIPTokenizer",
+    "unet": "diffusers.UNet2DConditionModel",
+    "scheduler": "diffusers.DDIMScheduler",
+}
+"""The parts of Stable Diffusion and what reads them."""
 
 
 def load_parts(source: str, unet: str = "unet", within: dict[str, Path] | None = None) -> dict[str, Any]:
@@ -32,37 +38,9 @@ def load_parts(source: str, unet: str = "unet", within: dict[str, Path] | None =
     Raises:
         UserError: when a part is missing or cannot be read, naming it; or ``source`` is neither folder nor hub name.
     """
-    local = Path(source).expanduser()
-    if local.exists():
-        missing = [p for p in (*PARTS[:3], unet, PARTS[4]) if not (local / p).is_dir()]
-        if missing:
-            raise UserError(f"{source} is no diffusers pipeline folder: it lacks {', '.join(missing)}")
-        if not any((local / "tokenizer" / name).is_file() for name in ("vocab.json", "tokenizer.json")):
-            raise UserError(f"{source}: tokenizer holds neither vocab.json nor tokenizer.json")
-        source = str(local)
-    elif not _HUB_NAME.fullmatch(source):
-        raise UserError(f"there is no folder {source}, and it is no name on the hub either (owner/name)")
-    from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
-    from transformers import CLIPTextModel, CLIPTokenizer
-    from transformers.utils.logging import disable_progress_bar
-
-    disable_progress_bar()  # it would break the status line
-
-    loaders: dict[str, Any] = {
-        "vae": AutoencoderKL,
-        "text_encoder": CLIPTextModel,
-        "tokenizer": CLIPTokenizer,
-        unet: UNet2DConditionModel,
-        "scheduler": DDIMScheduler,
-    }
-    parts: dict[str, Any] = {}
-    for name, loader in loaders.items():
-        try:
-            place = (within or {}).get(name, source)
-            parts["unet" if name == unet else name] = loader.from_pretrained(place, subfolder=name)
-        except (OSError, ValueError, KeyError) as error:
-            raise UserError(f"cannot load {name} of '{source}': {str(error).splitlines()[0]}") from error
-    return parts
+    kinds = {(unet if name == "unet" else name): kind for name, kind in KINDS.items()}
+    pipeline = open_pipeline(source, kinds)
+    return {("unet" if name == unet else name): pipeline.load(name, folder=(within or {}).get(name)) for name in kinds}
 
 
 def resolved(model: str, context: Context) -> str:
@@ -73,54 +51,111 @@ def resolved(model: str, context: Context) -> str:
     return registry.hooks.resolve_model(model_id=model) or model
 
 
+def pixels_per_latent(vae: Any) -> int:
+    """How many pixels a side one latent stands for, by an autoencoder's configuration."""
+    blocks = vae.get("encoder_block_out_channels") or vae["block_out_channels"]  # DC-AE's name, or the usual one
+    return int(2 ** (len(blocks) - 1))
+
+
 class LatentSpace(Prior):
-    """A prior in an autoencoder's latents: encode by its mean, predict by a UNet under whatever the condition holds.
+    """A prior in an autoencoder's latents: encode by its mean, predict by a network under what the condition holds.
+
+    Without an autoencoder its space are pixels in [-1, 1].
 
     Args:
-        parts: ``vae``, ``unet`` and ``scheduler``; all parameters are frozen.
+        parts: ``vae`` (or none), ``scheduler``, and the network under its name (``unet`` or ``transformer``); all
+            parameters are frozen.
         image_size: pictures are resized to this square before encoding, in pixels.
-        dtype: precision of the UNet's arithmetic; everything outside stays float32.
+        dtype: precision of the network's arithmetic; everything outside stays float32.
+        keep: leave the weights in the precision that they were loaded in; else they are kept in float32.
     """
+
+    network_name = "unet"
 
     def __init__(
         self, options: Any, context: Context, parts: dict[str, Any], image_size: int | None = None,
-        dtype: torch.dtype = torch.float32,
+        dtype: torch.dtype = torch.float32, keep: bool = False,
     ) -> None:  # fmt: skip
         super().__init__(options, context)
-        self.vae = parts["vae"].float().eval().requires_grad_(False)
-        self.unet = parts["unet"].float().eval().requires_grad_(False)
-        self.process = DiffusionProcess.from_scheduler(parts["scheduler"])
-        factor = 2 ** (len(self.vae.config.block_out_channels) - 1)
-        self.image_size = image_size or int(self.unet.config.sample_size) * factor
+        self.vae: Any = None
+        for name in ("vae", self.network_name):
+            if name in parts:
+                part = parts[name].eval().requires_grad_(False)
+                setattr(self, name, part if keep else part.float())
+        self.pixels = 1 if self.vae is None else pixels_per_latent(self.vae.config)
+        self.image_size = image_size or self.native_size(self.network.config) * self.pixels
+        self.process = self.process_of(parts["scheduler"])
         self.dtype = dtype
+
+    @property
+    def network(self) -> Any:
+        """The denoiser."""
+        return getattr(self, self.network_name)
+
+    @classmethod
+    def native_size(cls, config: Any) -> int:
+        """The side in latents that a network of this configuration was trained at."""
+        return int(config["sample_size"])
+
+    def process_of(self, scheduler: Any) -> DiffusionProcess:
+        """The process that a scheduler of diffusers stands for."""
+        return DiffusionProcess.from_scheduler(scheduler)
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """(C, h, w) of what ``encode`` gives."""
+        side = self.image_size // self.pixels
+        return 3 if self.vae is None else int(self.vae.config.latent_channels), side, side
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self.process.alphas_cumprod.device
 
     @staticmethod
     def space_of(source: str) -> tuple[int, int, int]:
         """(C, h, w) of a pipeline's latents, from its UNet's configuration: a folder's or a hub name's."""
-        from diffusers import UNet2DConditionModel
-
-        config = UNet2DConditionModel.load_config(source, subfolder="unet")
+        config = network_config(source, "unet")
         return int(config["out_channels"]), int(config["sample_size"]), int(config["sample_size"])
 
     def encode(self, rgb: Tensor) -> Tensor:
-        return self.mode(rgb) * self.vae.config.scaling_factor
+        if self.vae is None:
+            return self.fitted(rgb) * 2 - 1
+        return (self.mode(rgb) - self._shift) * self.vae.config.scaling_factor
 
     def mode(self, rgb: Tensor) -> Tensor:
-        """As ``encode``, without the scaling."""
+        """As ``encode``, without shift and scale."""
+        found = self.vae.encode(self.fitted(rgb).to(self.vae.dtype) * 2 - 1)
+        latents: Tensor = found.latent_dist.mode() if hasattr(found, "latent_dist") else found.latent
+        return latents.to(rgb.dtype)
+
+    def fitted(self, rgb: Tensor) -> Tensor:
+        """[B, H, W, 3] as [B, 3, h, w] at the prior's own size."""
         image = rgb.permute(0, 3, 1, 2)
         if image.shape[-2:] != (self.image_size, self.image_size):
             image = F.interpolate(image, size=(self.image_size,) * 2, mode="bilinear", antialias=True)
-        return self.vae.encode(image * 2 - 1).latent_dist.mode()
+        return image
 
     def decode(self, latents: Tensor) -> Tensor:
-        image = self.vae.decode(latents / self.vae.config.scaling_factor).sample
-        return (image.permute(0, 2, 3, 1) / 2 + 0.5).clamp(0, 1)
+        image = latents
+        if self.vae is not None:
+            image = self.vae.decode((latents / self.vae.config.scaling_factor + self._shift).to(self.vae.dtype)).sample
+        return (image.to(latents.dtype).permute(0, 2, 3, 1) / 2 + 0.5).clamp(0, 1)
+
+    @property
+    def _shift(self) -> float:
+        return self.vae.config.get("shift_factor") or 0.0
 
     def predict(self, noisy: Tensor, t: Tensor, condition: Condition) -> Tensor:
-        x = noisy if condition.image is None else torch.cat([noisy, condition.image], 1)
         with torch.autocast(noisy.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            output = self.unet(x, t, encoder_hidden_states=condition.text, class_labels=condition.camera).sample
-        return output.float()
+            return self.answer(noisy, t, condition).float()
+
+    def answer(self, noisy: Tensor, t: Tensor, condition: Condition) -> Tensor:
+        """The network's output for ``predict``, in whatever precision; ``condition.image`` joins its input channels,
+        ``condition.camera`` its timestep."""
+        x = noisy if condition.image is None else torch.cat([noisy, condition.image], 1)
+        output: Tensor = self.unet(x, t, encoder_hidden_states=condition.text, class_labels=condition.camera).sample
+        return output
 
 
 class LatentPrior(LatentSpace):
@@ -130,16 +165,23 @@ class LatentPrior(LatentSpace):
         parts: what :func:`load_parts` returned.
     """
 
+    text_encoder: Any
+    tokenizer: Any
+
     def __init__(
         self, options: Any, context: Context, parts: dict[str, Any], image_size: int | None = None,
-        dtype: torch.dtype = torch.float32,
+        dtype: torch.dtype = torch.float32, keep: bool = False,
     ) -> None:  # fmt: skip
-        super().__init__(options, context, parts, image_size, dtype)
-        self.text_encoder = parts["text_encoder"].float().eval().requires_grad_(False)
-        self.tokenizer = parts["tokenizer"]
+        super().__init__(options, context, parts, image_size, dtype, keep)
+        self.take_towers(parts)
         self._texts: dict[str, Tensor] = {}
         for word, vector in context.parts.get("learned_tokens", {}).items():
             self.add_token(word, vector)
+
+    def take_towers(self, parts: dict[str, Any]) -> None:
+        """Keep the text tower and its tokenizer."""
+        self.text_encoder = parts["text_encoder"].float().eval().requires_grad_(False)
+        self.tokenizer = parts["tokenizer"]
 
     @torch.no_grad()
     def embed_text(self, text: str) -> Tensor:
@@ -162,15 +204,16 @@ class LatentPrior(LatentSpace):
         Raises:
             UserError: the tower has that word already, or another width.
         """
-        table = self.text_encoder.get_input_embeddings()
+        tower = self.text_encoder
+        table = tower.get_input_embeddings()
         if vector.shape != table.weight.shape[1:]:
             width = table.weight.shape[1]
             raise UserError(f"the token '{word}' has {vector.numel()} numbers; this text tower takes {width}")
         if not self.tokenizer.add_tokens([word]):
             raise UserError(f"'{word}' is a token of this text tower already; choose another placeholder")
         index = self.tokenizer.convert_tokens_to_ids(word)
-        self.text_encoder.resize_token_embeddings(max(index + 1, len(table.weight)), mean_resizing=False)
-        self.text_encoder.get_input_embeddings().weight[index] = vector.to(table.weight)
+        tower.resize_token_embeddings(max(index + 1, len(table.weight)), mean_resizing=False)
+        tower.get_input_embeddings().weight[index] = vector.to(table.weight)
         self._texts.clear()
 
     def condition(self, texts: list[str], cameras: Cameras | None = None, views: Views | None = None) -> Condition:

@@ -8,6 +8,7 @@ as configurations write it.
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal, get_args
 
 import torch
@@ -32,20 +33,24 @@ class DiffusionProcess(nn.Module):
     def __init__(self, alphas_cumprod: Tensor, parametrization: Parametrization = "epsilon") -> None:
         super().__init__()
         if parametrization not in get_args(Parametrization):
-            raise UserError(
-                f"parametrization '{parametrization}' is not one of {', '.join(get_args(Parametrization))}"
-            )
+            raise UserError(f"parametrization '{parametrization}' is not one of {', '.join(get_args(Parametrization))}")
         self.parametrization = parametrization
         # Float64 on the way in: 1 - alpha_bar of the first steps loses half its digits in float32.
         self.register_buffer("alphas_cumprod", alphas_cumprod.double(), persistent=False)
 
     @classmethod
-    def from_scheduler(cls, scheduler: Any) -> DiffusionProcess:
+    def from_scheduler(cls, scheduler: Any, tokens: int | None = None) -> DiffusionProcess:
         """The process of any diffusers scheduler with ``alphas_cumprod`` (DDPM, DDIM, PNDM, DPM-Solver …), or of one
-        that matches flows."""
-        if not hasattr(scheduler, "alphas_cumprod"):
-            return FlowProcess(float(scheduler.config.get("shift") or 1.0))
-        return cls(scheduler.alphas_cumprod, scheduler.config.get("prediction_type", "epsilon"))
+        that matches flows.
+
+        Args:
+            tokens: of a picture, where a flow's shift depends on them (FLUX).
+        """
+        config = scheduler.config
+        kind = config.get("prediction_type", "epsilon")
+        if not hasattr(scheduler, "alphas_cumprod") or kind == "flow_prediction":
+            return FlowProcess(flow_shift(config, tokens))
+        return cls(scheduler.alphas_cumprod, kind)
 
     @property
     def steps(self) -> int:
@@ -131,3 +136,15 @@ class FlowProcess(DiffusionProcess):
     def scales(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
         s = t.to(like).view(t.shape + (1,) * (like.dim() - t.dim()))
         return 1 - s, s
+
+
+def flow_shift(config: Any, tokens: int | None = None) -> float:
+    """The shift in a flow scheduler's configuration.
+
+    Where it depends on the picture's ``tokens``, its logarithm is linear in them between two given points.
+    """
+    if not config.get("use_dynamic_shifting") or tokens is None:
+        return float(config.get("shift") or config.get("flow_shift") or 1.0)
+    few, many = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
+    low, high = config.get("base_shift", 0.5), config.get("max_shift", 1.15)
+    return math.exp(low + (high - low) * (tokens - few) / (many - few))

@@ -24,10 +24,12 @@ def ddim_latents(
     steps: int,
     first: Tensor | float | None = None,
     away: Sequence[Away] = (),
+    times: Sequence[Tensor] | None = None,
 ) -> Tensor:
-    """From ``start`` [B, C, h, w] to latents, over ``steps`` timesteps at equal distances from ``first`` (a scalar)."""
+    """From ``start`` [B, C, h, w] to latents, over ``steps`` timesteps at equal distances from ``first`` (a scalar), or
+    over the given ``times``."""
     process, x = prior.process, start
-    times = process.times(steps, first)
+    times = process.times(steps, first) if times is None else times
     for now, after in zip(times, [*times[1:], None], strict=True):
         t = now.to(x.device).expand(len(x))
         output = predict_with_guidance(prior, x, t, condition, negative, scale, away)
@@ -85,10 +87,9 @@ def denoise(
 def ddim(
     prior: Prior, condition: Condition, negative: Condition, scale: float, steps: int = 25, seed: int = 0
 ) -> Tensor:
-    """[B, H, W, 3] pictures in [0, 1] of a prior with a UNet (its size gives the latents' shape)."""
-    config = prior.unet.config  # type: ignore[union-attr]
+    """[B, H, W, 3] pictures in [0, 1] of a prior that tells the shape of its latents."""
     count = len(condition.text)  # type: ignore[arg-type]
-    shape = (count, config.out_channels, config.sample_size, config.sample_size)  # type: ignore[union-attr]
-    start = torch.randn(shape, generator=torch.Generator().manual_seed(seed))  # type: ignore[arg-type]
-    start = start.to(next(prior.parameters()).device)
+    shape = (count, *prior.latent_shape)  # type: ignore[misc]
+    start = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+    start = start.to(prior.process.alphas_cumprod.device)
     return prior.decode(ddim_latents(prior, start, condition, negative, scale, steps))

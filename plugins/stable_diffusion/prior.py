@@ -2,36 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import ClassVar
 
-import torch
-from pydantic import Field
-
-from core.config.base import Config as BaseConfig
-from core.contracts import Context
-from core.diffusion.latent import LatentPrior, load_parts, resolved
+from core.diffusion.pretrained import PretrainedClip, PretrainedConfig
 
 
-class StableDiffusion(LatentPrior):
-    """Any folder with ``vae``, ``text_encoder``, ``tokenizer``, ``unet`` and ``scheduler``.
+class StableDiffusion(PretrainedClip):
+    """Stable Diffusion 1.x and 2.x, and finetuned models of their structure; noise, v or x0 as the scheduler says.
+
+    Version 2's text tower is saved without the layer that it skips, so its last hidden state is the one to take.
+    Prompts longer than the tower hears are encoded in windows side by side.
 
     Raises:
-        UserError: the folder lacks a part, or the hub cannot be reached and nothing is cached.
+        UserError: the folder lacks a part, is damaged or another pipeline's, or the hub cannot give it.
     """
 
-    class Config(BaseConfig):
-        model: str = Field(min_length=1)
-        """A local folder, or a name that the hub (or a plugin's ``resolve_model``) knows."""
-        precision: Literal["float32", "bfloat16", "float16"] = "float32"
-        """Arithmetic of the UNet; float16 needs a GPU."""
-        image_size: int | None = Field(None, ge=8)
-        """Side in pixels that renders are resized to; null takes what the UNet was trained at."""
+    pipelines: ClassVar[tuple[str, ...]] = (
+        "StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline", "StableDiffusionPAGPipeline",
+    )  # fmt: skip
 
-    def __init__(self, options: Any, context: Context) -> None:
-        dtype = getattr(torch, options.precision)
-        super().__init__(options, context, load_parts(resolved(options.model, context)), options.image_size, dtype)
-
-    @classmethod
-    def space(cls, options: Any, context: Context) -> tuple[int, int, int]:
-        return cls.space_of(resolved(options.model, context))
-
+    class Config(PretrainedConfig):
+        """Options."""
