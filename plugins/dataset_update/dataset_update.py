@@ -59,8 +59,9 @@ class DatasetUpdate(Module, DataSource):
         """All views of an update start from the same noise, which keeps their colours and parts alike."""
         background: float = Field(0.5, ge=0, le=1)
         """Grey level of the plain background that the prior draws; what it encloses is the object."""
-        tolerance: float = Field(0.05, gt=0, lt=1)
-        """Largest difference of a channel that still counts as background."""
+        tolerance: float = Field(0.015, gt=0, lt=1)
+        """Largest difference of a channel that still counts as background. The embedded priors draw it to within 0.006;
+        more would carve walls of nearly its grey."""
         chunk: int = Field(8, ge=1)
         """Views denoised at once; bounds memory."""
 
