@@ -1,5 +1,6 @@
 # Two commands: `make demo` and `make test`. Both set up .venv from requirements.lock first.
 PYTHON ?= python3
+JOBS ?= logical
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
@@ -26,7 +27,7 @@ lint: setup
 	$(BIN)/lint-imports
 
 test: setup lint
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 bench: setup
 	$(BIN)/python launch.py bench kernels
