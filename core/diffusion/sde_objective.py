@@ -8,6 +8,7 @@ summed, never averaged, over a latent's numbers: an evidence bound adds it to a 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -51,19 +52,19 @@ class TimeSampler:
     of 4096 cells, narrower towards the start, so one rule serves every process and the estimate is unbiased exactly.
 
     Args:
-        importance: the weighting to draw for; None draws uniformly.
+        importance: the weighting to draw for; several draw for each in turn, so that one set of times serves them all;
+            None draws uniformly.
     """
 
-    def __init__(self, sde: SDE, importance: Weighting | None) -> None:
+    def __init__(self, sde: SDE, importance: Weighting | Sequence[Weighting] | None) -> None:
         even = torch.linspace(sde.start, 1.0, _CELLS // 2 + 1, dtype=torch.float64)
         near = sde.start + (1.0 - sde.start) * torch.logspace(-6, 0, _CELLS // 2, dtype=torch.float64)
         self.edges = torch.cat([even, near[:-1]]).unique()
         width = self.edges.diff()
         middle = self.edges[:-1] + 0.5 * width
-        height = torch.ones_like(middle)
-        if importance is not None:
-            height = weight(sde, importance, middle) * sde.unit_error(middle)
-        self.density = height / (height * width).sum()
+        wanted = [importance] if isinstance(importance, str) else list(importance or ())
+        heights = [weight(sde, one, middle) * sde.unit_error(middle) for one in wanted] or [torch.ones_like(middle)]
+        self.density = torch.stack([height / (height * width).sum() for height in heights]).mean(0)
         self.chances = self.density * width
 
     def __call__(self, count: int, generator: torch.Generator, device: torch.device | str = "cpu") -> Times:

@@ -19,6 +19,7 @@ from core.contracts import Context, Prior, Score, Step, TrainedScore
 from core.diffusion.sampler import ddim
 from core.discovery import get_registry
 from core.errors import UserError, did_you_mean
+from core.frechet import frechet
 from core.types import Cameras, Condition, Render
 
 PROMPTS = ("a red mug", "a green teapot", "a blue chair", "a yellow robot")
@@ -178,14 +179,6 @@ def _measured(on: Bench, rgb: Tensor) -> dict[str, float]:
         "frechet": frechet(seen, on.clip.image(on.samples)),
         "spread": float(seen.unflatten(0, (each, -1)).var(1).sum(1).mean()),
     }
-
-
-def frechet(x: Tensor, y: Tensor) -> float:
-    """Fréchet distance of the Gaussians fitted to features [N, D] and [M, D] (Heusel et al. 2017)."""
-    x, y = x.double(), y.double()
-    a, b = ((v - v.mean(0)) / (len(v) - 1) ** 0.5 for v in (x, y))  # covariances are a^T a and b^T b
-    common = torch.linalg.svdvals(a @ b.T).sum()  # the trace of the root of their product
-    return float((x.mean(0) - y.mean(0)).square().sum() + a.square().sum() + b.square().sum() - 2 * common)
 
 
 def _line(row: dict[str, Any]) -> str:

@@ -176,8 +176,8 @@ def test_importance_is_the_published_one(weighting: str) -> None:
     assert float(ratio[inner].std() / ratio[inner].mean()) < 0.02
 
 
-@pytest.mark.parametrize("rule", [None, "likelihood", "reweighted", "unweighted"])
-def test_times_estimate_integrals_without_bias(rule: str | None) -> None:
+@pytest.mark.parametrize("rule", [None, "likelihood", "reweighted", "unweighted", ("likelihood", "reweighted")])
+def test_times_estimate_integrals_without_bias(rule: str | tuple[str, ...] | None) -> None:
     times = TimeSampler(VPSDE(), rule)(100_000, seeded())  # type: ignore[arg-type]
     estimate = times.t.double().square() * torch.exp(-8 * times.t.double()) / times.density.double()
     x = torch.linspace(0.01, 1, 100_001, dtype=WIDE)
