@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -20,7 +21,10 @@ from core.contracts import Context
 from core.diffusion import memory
 from core.diffusion.folder import Pipeline, network_config, open_pipeline
 from core.diffusion.latent import KINDS, LatentPrior, LatentSpace, pixels_per_latent, resolved
+from core.diffusion.lora import Lora
+from core.diffusion.process import DiffusionProcess
 from core.diffusion.texts import Said, TextCache, cache_folder, clip_length, clip_windows
+from core.diffusion.tokens import read_tokens
 from core.errors import UserError
 from core.types import Cameras, Condition, Views
 
@@ -53,6 +57,10 @@ class PretrainedConfig(BaseConfig):
     """Drop the text towers after encoding; a new text loads them again."""
     text_cache: bool = True
     """Keep embeddings on disk by model and text (in `MAQUETTE_CACHE`), so that later runs load no text tower."""
+    lora: Path | None = None
+    """LoRA weights added to the denoiser and the text towers: a file, or a folder with one."""
+    lora_scale: float = 1.0
+    """Multiplies what the LoRA adds."""
     compile: bool = False
     """Compile the denoiser: the first steps take minutes, later ones less time."""
 
@@ -80,9 +88,10 @@ class Pretrained(LatentSpace):
     def __init__(self, options: Any, context: Context) -> None:
         pipeline = self.open(options, context)
         parts = self.load_networks(pipeline, options)
+        self.lora = self._lora(pipeline, parts[self.network_name], options)
         self.check_size(options, parts[self.network_name].config, parts)
         self.pipeline = pipeline  # before the base, which may already teach the tower a word
-        self.text_changes: list[Any] | None = []
+        self.text_changes: list[Any] | None = [] if self.lora is None else self.lora.identity
         self._towers: dict[str, Any] = {}
         self._tokenizers: dict[str, Any] = {}
         self._texts_said: TextCache | None = None
@@ -109,6 +118,14 @@ class Pretrained(LatentSpace):
             made["vae"] = pipeline.load("vae", getattr(torch, options.vae_precision))
         return made | {"scheduler": pipeline.load("scheduler")}
 
+    def _lora(self, pipeline: Pipeline, network: Any, options: Any) -> Lora | None:
+        """The LoRA that is asked for, already added to the denoiser; towers get their share when they are loaded."""
+        if options.lora is None:
+            return None
+        lora = Lora(options.lora, self.network_name, network, pipeline.kinds, options.lora_scale)
+        lora.add(self.network_name, network)
+        return lora
+
     @classmethod
     def space(cls, options: Any, context: Context) -> tuple[int, int, int]:
         source = resolved(options.model, context)
@@ -130,6 +147,9 @@ class Pretrained(LatentSpace):
         unit = cls.patch * (pixels_per_latent(parts["vae"].config) if "vae" in parts else 1)
         if options.image_size is not None and options.image_size % unit:
             raise UserError(f"image_size is {options.image_size}, but must be a multiple of {unit} for this model")
+
+    def process_of(self, scheduler: Any) -> DiffusionProcess:
+        return DiffusionProcess.from_scheduler(scheduler, (self.latent_shape[1] // self.patch) ** 2)
 
     # Memory
 
@@ -176,9 +196,8 @@ class Pretrained(LatentSpace):
         return self._towers[name].to(self.device)
 
     def prepared(self, name: str, tower: Any) -> Any:
-        """A tower that was just loaded, as it is to be used; override to change it (LoRA), and say so in
-        ``text_changes``."""
-        return tower
+        """A tower that was just loaded, as it is to be used; override to change it, and say so in ``text_changes``."""
+        return tower if self.lora is None else self.lora.add(name, tower)
 
     @property
     def tower_dtype(self) -> torch.dtype:
@@ -238,10 +257,24 @@ class Pretrained(LatentSpace):
         return Condition(text=text, pooled=pooled, extras=row)
 
 
+class PretrainedClipConfig(PretrainedConfig):
+    """Options of priors with one CLIP tower, which may learn words."""
+
+    tokens: Path | None = None
+    """Words learned by textual inversion: a file of embeddings, or a folder of such files."""
+
+
 class PretrainedClip(Pretrained, LatentPrior):
     """A UNet in latents told by CLIP's last hidden state: Stable Diffusion 1.x and 2.x, and what is built on them."""
 
     kinds: ClassVar[dict[str, str]] = KINDS
+    Config: ClassVar[type[BaseConfig]] = PretrainedClipConfig
+
+    def __init__(self, options: Any, context: Context) -> None:
+        words = {} if options.tokens is None else read_tokens(options.tokens)  # told before anything is loaded
+        super().__init__(options, context)
+        for word, vectors in words.items():
+            self.add_token(word, vectors)
 
     def take_towers(self, parts: dict[str, Any]) -> None:
         """Nothing: they are loaded when a text is met."""
@@ -257,7 +290,7 @@ class PretrainedClip(Pretrained, LatentPrior):
         return self.tokenizer_of("text_encoder")
 
     def say(self, text: str) -> Said:
-        windows = clip_windows(self.tokenizer, text, clip_length(self.tokenizer, self.text_encoder))
+        windows = clip_windows(self.tokenizer, self.spelled(text), clip_length(self.tokenizer, self.text_encoder))
         return {"text": self.text_encoder(windows.to(self.device)).last_hidden_state.flatten(0, 1)}
 
     def embed_text(self, text: str) -> Tensor:

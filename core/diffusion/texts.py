@@ -111,3 +111,9 @@ def clip_windows(tokenizer: Any, text: str, length: int) -> Tensor:
 def clip_length(tokenizer: Any, tower: Any) -> int:
     """How many tokens CLIP hears at once."""
     return int(min(tokenizer.model_max_length, tower.config.max_position_embeddings))
+
+
+def penultimate(tower: Any, ids: Tensor) -> tuple[Tensor, Tensor | None]:
+    """CLIP's states [W, L, D] before its last layer, and its projected embedding [W, E] where it has a projection."""
+    found = tower(ids, output_hidden_states=True)
+    return found.hidden_states[-2], getattr(found, "text_embeds", None)

@@ -1,0 +1,1 @@
+"""DeepFloyd IF, stage I."""
