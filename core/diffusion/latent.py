@@ -175,6 +175,7 @@ class LatentPrior(LatentSpace):
         super().__init__(options, context, parts, image_size, dtype, keep)
         self.take_towers(parts)
         self._texts: dict[str, Tensor] = {}
+        self._spellings: dict[str, str] = {}
         for word, vector in context.parts.get("learned_tokens", {}).items():
             self.add_token(word, vector)
 
@@ -193,28 +194,39 @@ class LatentPrior(LatentSpace):
     def token_ids(self, texts: list[str]) -> Tensor:
         """[B, L] padded and cut to the text tower's length."""
         length = min(self.tokenizer.model_max_length, self.text_encoder.config.max_position_embeddings)
+        texts = [self.spelled(text) for text in texts]
         tokens = self.tokenizer(texts, padding="max_length", truncation=True, max_length=length, return_tensors="pt")
         ids: Tensor = tokens.input_ids.to(self.text_encoder.device)
         return ids
 
     @torch.no_grad()
     def add_token(self, word: str, vector: Tensor) -> None:
-        """Teach the text tower a word (textual inversion, Gal et al. 2023): ``vector`` [D] is its embedding.
+        """Teach the text tower a word (textual inversion, Gal et al. 2023): ``vector`` [D] is its embedding, or [n, D]
+        those of the n tokens that it is read as.
 
         Raises:
             UserError: the tower has that word already, or another width.
         """
-        tower = self.text_encoder
+        tower, vectors = self.text_encoder, vector.view(-1, vector.shape[-1])
         table = tower.get_input_embeddings()
-        if vector.shape != table.weight.shape[1:]:
+        if vectors.shape[1:] != table.weight.shape[1:]:
             width = table.weight.shape[1]
-            raise UserError(f"the token '{word}' has {vector.numel()} numbers; this text tower takes {width}")
-        if not self.tokenizer.add_tokens([word]):
+            raise UserError(f"the token '{word}' has {vectors.shape[1]} numbers; this text tower takes {width}")
+        names = [word, *(f"{word}_{k}" for k in range(1, len(vectors)))]
+        if self.tokenizer.add_tokens(names) != len(names):
             raise UserError(f"'{word}' is a token of this text tower already; choose another placeholder")
-        index = self.tokenizer.convert_tokens_to_ids(word)
-        tower.resize_token_embeddings(max(index + 1, len(table.weight)), mean_resizing=False)
-        tower.get_input_embeddings().weight[index] = vector.to(table.weight)
+        ids = self.tokenizer.convert_tokens_to_ids(names)
+        tower.resize_token_embeddings(max(*ids, len(table.weight) - 1) + 1, mean_resizing=False)
+        tower.get_input_embeddings().weight[ids] = vectors.to(table.weight)
+        if len(names) > 1:
+            self._spellings[word] = " ".join(names)
         self._texts.clear()
+
+    def spelled(self, text: str) -> str:
+        """A text with learned words of several tokens written out."""
+        for word, names in self._spellings.items():
+            text = text.replace(word, names)
+        return text
 
     def condition(self, texts: list[str], cameras: Cameras | None = None, views: Views | None = None) -> Condition:
         return Condition(text=torch.stack([self.embed_text(t) for t in texts]))

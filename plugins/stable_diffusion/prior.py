@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from core.diffusion.pretrained import PretrainedClip, PretrainedConfig
+from core.diffusion.pretrained import PretrainedClip, PretrainedClipConfig
 
 
 class StableDiffusion(PretrainedClip):
@@ -21,5 +21,5 @@ class StableDiffusion(PretrainedClip):
         "StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline", "StableDiffusionPAGPipeline",
     )  # fmt: skip
 
-    class Config(PretrainedConfig):
+    class Config(PretrainedClipConfig):
         """Options."""
