@@ -79,7 +79,7 @@ class Pipeline:
             found = getattr(importlib.import_module(given[0]), str(given[1]), None)
             if found is not None:
                 return found
-        library, _, kind = self.kinds[name].partition(".")
+        library, _, kind = self.kinds[name].rpartition(".")
         return getattr(importlib.import_module(library), kind)
 
 
