@@ -30,6 +30,10 @@ class PictureConfig(BaseConfig):
 
     mask: Path | None = None
     """A picture that is white on the object; null takes the transparency, or removes the background."""
+    depth: Path | None = None
+    """A picture that is brighter where the object is nearer, on any scale, as estimators of depth write it."""
+    normals: Path | None = None
+    """A normal map seen from the camera: red to the right, green up, blue towards the viewer, 0.5 for none."""
     removal: Literal["auto", "alpha", "none", "rembg", "classical"] = "auto"
     """How the background is told from the object where no mask is given."""
     elevation: float | None = Field(default=None, ge=-90, le=90)
@@ -112,7 +116,8 @@ def read_given(image: Path, picture: PictureConfig) -> Views:
     p = picture
     return read_views(
         image, mask=p.mask, elevation=USUAL_ELEVATION if p.elevation is None else p.elevation, azimuth=p.azimuth,
-        fov=p.fov, distance=p.distance, size=GIVEN_SIZE, background_removal=p.removal, frame=p.frame,
+        fov=p.fov, distance=p.distance, size=GIVEN_SIZE, background_removal=p.removal, frame=p.frame, depth=p.depth,
+        normals=p.normals,
     )  # fmt: skip
 
 
@@ -139,4 +144,6 @@ def resized(views: Views, size: int) -> Views:
 
     mask = scale(views.mask)
     rgb = scale(views.rgb * views.mask) / mask.clamp(min=1e-3)
-    return Views(rgb.clamp(0, 1), mask, views.cameras.resized(size, size))
+    nearness = None if views.nearness is None else scale(views.nearness)
+    normal = None if views.normal is None else F.normalize(scale(views.normal), dim=-1)
+    return Views(rgb.clamp(0, 1), mask, views.cameras.resized(size, size), nearness, normal)

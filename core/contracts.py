@@ -20,6 +20,7 @@ from core.config.base import ComponentSpec, Config
 from core.types import Cameras, Condition, Mesh, Render, Splats, Views
 
 if TYPE_CHECKING:
+    from core.asked import Asked
     from core.diffusion.process import DiffusionProcess
     from core.optim import ScheduledOptimizer
 
@@ -365,11 +366,20 @@ class PromptProcessor(Component, ABC):
 
 
 class Generator(Task):
-    """A 3D-native model: fitted as a task, sampled into geometries."""
+    """A generative model: fitted as a task, then sampled."""
 
     @abstractmethod
-    def sample(self, n: int, condition: Condition | None, generator: torch.Generator) -> list[Geometry]:
-        """``n`` geometries."""
+    def sample(self, count: int, asked: Asked | None, generator: torch.Generator) -> list[Scene | Tensor]:
+        """``count`` objects (:class:`Scene`), or pictures [H, W, 3] of sRGB in [0, 1], by the averaged weights where it
+        keeps any; the same generator gives the same samples.
+
+        Args:
+            asked: its ``prompt`` is what to make ("" or None: anything), a class by its word; its ``views`` are given
+                pictures.
+
+        Raises:
+            UserError: it does not know what was asked for.
+        """
 
 
 class Exporter(Component, ABC):

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
-from pydantic import field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -45,6 +45,19 @@ class GuidanceConfig(BaseConfig):
     """Multiplies the score's loss."""
 
 
+class InitConfig(BaseConfig):
+    """A generator's sample that the geometry starts from."""
+
+    run: Path
+    """The folder of the run that fitted the generator."""
+    type: str = ""
+    """The generator that is expected, for a clear word where the run is of another; "" takes any."""
+    seed: int = Field(default=0, ge=0)
+    """Which sample."""
+    prompt: str | None = None
+    """What to ask the generator for; null asks for the job's prompt."""
+
+
 _NOTHING_ASKED = "prompt: a text is required (or image: a picture)"
 
 
@@ -61,6 +74,8 @@ class LiftConfig(BaseConfig):
     """What guidance leads away from."""
     geometry: Annotated[ComponentSpec, Slot("geometry")]
     """The representation."""
+    init: InitConfig | None = None
+    """A fitted generator of which a sample is the first shape; null leaves that to the geometry."""
     material: Annotated[ComponentSpec, Slot("material")]
     """Features to colour."""
     background: Annotated[ComponentSpec, Slot("background")]
@@ -165,6 +180,8 @@ class Lift(Task):
         previous = context.parts.get("previous")
         if isinstance(previous, Lift) and previous.geometry is not None:
             self.geometry.start_from(previous.scene())
+        elif options.init is not None and "restored" not in context.parts:
+            self.geometry.start_from(self._first(options.init))
         self.prompts: PromptProcessor = build(options.prompts)
         estimate = context.parts["registry"].hooks.estimate_elevation
         self.asked = Asked(
@@ -184,6 +201,13 @@ class Lift(Task):
         self.scores = nn.ModuleDict(trained)  # their parameters go into the optimiser and the checkpoint
         self._guidance: list[Guidance] | None = None
         self._final: Cameras | None = None
+
+    def _first(self, init: InitConfig) -> Scene:
+        """A sample of the generator for the prompt."""
+        from core.generative.drawing import first_scene
+
+        prompt = self.options.prompt if init.prompt is None else init.prompt
+        return first_scene(init.run, init.type, prompt, init.seed, self.context)
 
     def _loss(self, name: str) -> Any:
         return self.context.parts["registry"].find("loss", name).load()

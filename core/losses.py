@@ -38,6 +38,26 @@ def mask(render: Render, step: Step) -> Tensor:
     return (render.opacity.float() - _of(render, "target-mask")).square().mean()
 
 
+def nearness(render: Render, step: Step) -> Tensor:
+    """1 minus the correlation of what is near in a given depth map with what is near in the render, where both show
+    the object: an estimated depth has neither scale nor shift (Ranftl et al. 2022; Qian et al. 2023, eq. 6)."""
+    given, depth = _of(render, "target-nearness"), _of(render, "depth")
+    shown = (_of(render, "target-mask") > 0.5) & (render.opacity > 0.5)
+    if shown.sum() < 2:
+        return depth.sum() * 0
+    near, told = (x - x.mean() for x in (-depth[shown].float(), given[shown].float()))
+    return 1 - (near * told).mean() / (near.square().mean() * told.square().mean()).clamp(min=1e-12).sqrt()
+
+
+def normal(render: Render, step: Step) -> Tensor:
+    """1 minus the cosine between rendered and given normals, where both show the object."""
+    given, found = _of(render, "target-normal"), _of(render, "normal").float()
+    shown = ((_of(render, "target-mask") > 0.5) & (render.opacity > 0.5))[..., 0]
+    if not shown.any():
+        return found.sum() * 0
+    return 1 - F.cosine_similarity(found[shown], given[shown], dim=-1).mean()
+
+
 def sparsity(render: Render, step: Step) -> Tensor:
     """Mean of sqrt(opacity^2 + 0.01): pulls empty space to empty (threestudio's form of DreamFusion's prior)."""
     return (render.opacity.float().square() + 0.01).sqrt().mean()

@@ -28,7 +28,7 @@ KINDS: dict[str, str] = {
     "data": "cameras, and images where there are any",
     "prompt": "turns the job's sentence into one text per view",
     "task": "what the loop optimises",
-    "generator": "a 3D-native model that is sampled into geometries",
+    "generator": "a generative model: a task that, once fitted, is sampled into objects or pictures",
     "exporter": "writes an asset",
     "converter": "turns one representation into another",
     "metric": "measures renders against what was asked",

@@ -23,6 +23,8 @@ SIGNALS: dict[str, str] = {
     "image": "a reference picture, [H, W, 3] or [H, W, 4] in [0, 1]",
     "target": "pictures to be matched, one per camera, [B, H, W, 3] in [0, 1]",
     "target-mask": "coverage of the pictures to be matched, [B, H, W, 1] in [0, 1]",
+    "target-nearness": "larger where a picture's surface is nearer, on any scale, [B, H, W, 1]",
+    "target-normal": "normals of the pictures to be matched in world axes, [B, H, W, 3], unit",
     "density": "a field of volume density, per unit length",
     "sdf": "a signed distance field, negative inside",
     "sdf-gradient": "slopes of a signed distance, [M, 3]: length 1 where it is a distance",

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -196,14 +197,25 @@ class Views:
         rgb: [V, H, W, 3] sRGB in [0, 1]; where the mask is 0 it means nothing.
         mask: [V, H, W, 1] coverage in [0, 1].
         cameras: V cameras of that size.
+        nearness: [V, H, W, 1] larger where the surface is nearer, on any scale; None where nobody told.
+        normal: [V, H, W, 3] world-space, unit; None where nobody told.
     """
 
     rgb: Tensor
     mask: Tensor
     cameras: Cameras
+    nearness: Tensor | None = None
+    normal: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.cameras)
+
+    def targets(self, chosen: Tensor, background: float) -> dict[str, Any]:
+        """The pictures ``chosen`` [R] as a data source's batch: ``cameras``, ``target`` over a grey level, the maps."""
+        maps = {"target-nearness": self.nearness, "target-normal": self.normal}
+        told = {name: values[chosen] for name, values in maps.items() if values is not None}
+        rgb, cameras = self.over(background)[chosen], self.cameras[chosen]
+        return {"cameras": cameras, "target": rgb, "target-mask": self.mask[chosen], **told}
 
     def over(self, background: float | Tensor) -> Tensor:
         """[V, H, W, 3] the pictures over a grey level, or over colours that broadcast to theirs."""

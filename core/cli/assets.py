@@ -93,6 +93,8 @@ def write_assets(run: Any, specs: list[ComponentSpec]) -> list[Path]:
     """
     import torch
 
+    if run.job.stages[-1].task.kind == "generator":
+        raise UserError(f"{run.folder} fitted a generator, which makes any number of objects: sample RUN -n 4 --export")
     task = run.task()
     if not callable(getattr(task, "scene", None)):
         raise UserError(f"{run.folder}: the task '{run.job.stages[-1].task.name}' makes no object to export")

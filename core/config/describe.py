@@ -119,7 +119,7 @@ def example_yaml(kind: str, name: str, config: type[BaseModel] | None) -> str:
         return f"losses:\n  {name}: 1.0\n"
     if config is None:
         return f"{kind}: {name}\n"
-    if kind == "task":
+    if kind in ("task", "generator"):
         return f"task: {name}\n" + "".join(_lines(config, ""))
     return f"{kind}:\n  type: {name}\n" + "".join(_lines(config, "  "))
 

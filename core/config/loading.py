@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,9 @@ from core.config.values import FAILED, Checker, Use
 from core.config.wiring import job_gives, unmet
 from core.config.words import join
 from core.errors import ConfigError, UserError, did_you_mean
+
+TASK_KINDS = ("task", "generator")
+"""The kinds of what ``task:`` may name."""
 
 _JOB = tuple(JobConfig.model_fields)
 _STAGE = tuple(name for name in StageConfig.model_fields if name != "name")
@@ -171,7 +175,8 @@ class _Checking:
         """The options of a stage's task; empty where the task is not known, which is told elsewhere."""
         node = item.value.get("task", self.top.get("task"))
         try:
-            target = self.registry.find("task", str(node.raw)).load() if node is not None else None
+            name = "" if node is None else str(node.raw)
+            target = self.registry.find(_kind_of(name, self.registry), name).load() if name else None
         except UserError:
             return set()
         config = getattr(target, "Config", None)
@@ -179,10 +184,11 @@ class _Checking:
 
     def _task(self, checker: Checker, node: Node | None, options: dict[str, Node]) -> Any:
         if node is None or node.raw is None or isinstance(node.value, (dict, list)):
-            names = did_you_mean("", [e.name for e in self.registry.entries("task")])
+            names = did_you_mean("", [e.name for kind in TASK_KINDS for e in self.registry.entries(kind)])
             what = "the name of a task is required" + ("; its options stand at the top level" if node else "")
             return checker.fail(node.where if node else self.place, "task", f"{what}.{names}")
-        found = checker.find("task", node.raw, node.where, "task")
+        kind = _kind_of(node.raw, self.registry)
+        found = checker.find(kind, node.raw, node.where, "task")
         if found is FAILED:
             return FAILED
         entry, target = found
@@ -198,7 +204,7 @@ class _Checking:
         made = FAILED
         if config is not None:
             made = checker.model(config, Node(options, self.place), "", self.place, known)
-        spec = ComponentSpec("task", node.raw, None if made is FAILED else made)
+        spec = ComponentSpec(kind, node.raw, None if made is FAILED else made)
         given = job_gives(spec.options, options)
         uses = [*checker.uses, Use(spec, entry, target, node.where)]
         checker.problems += unmet(uses, given, self.registry, checker.lost)
@@ -223,6 +229,15 @@ class _Checking:
 
 
 _EMPTY = Node({}, "")
+
+
+def _kind_of(name: str, registry: Any) -> str:
+    """Whether ``task: NAME`` is a task or a generator; a name that is neither is taken for the nearer."""
+    short = name.rpartition("/")[2]
+    known = {kind: {e.name for e in registry.entries(kind)} for kind in TASK_KINDS}
+    exact = [kind for kind in TASK_KINDS if short in known[kind]]
+    near = [kind for kind in TASK_KINDS if get_close_matches(short.lower(), known[kind], n=1)]
+    return (exact or near or [TASK_KINDS[0]])[0]
 
 
 def _stage_name(item: Node, index: int) -> str:

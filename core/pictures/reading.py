@@ -81,16 +81,30 @@ def read_mask(path: Path, size: tuple[int, int], shape: tuple[int, int]) -> F32:
     Raises:
         UserError: as :func:`read_picture`; or the mask is of another size, or empty.
     """
-    picture = read_picture(path)
-    if picture.size != size:
-        theirs, mine = (f"{w} x {h}" for w, h in (size, picture.size))
-        raise UserError(f"the mask {path} is {mine} pixels, but its picture is {theirs}; they must be of one size")
+    picture = _fitting(path, "mask", size, shape)
     mask = picture.rgb.mean(-1) if picture.alpha is None else picture.alpha
-    if mask.shape != shape:
-        raise UserError(f"the mask {path} could not be brought to the size of its picture")
     if mask.max() < 0.5:
         raise UserError(f"the mask {path} is empty: no pixel is brighter than a half, so it marks no object")
     return mask.astype(np.float32)
+
+
+def read_map(path: Path, what: str, like: Picture) -> F32:
+    """[H, W, 3] in [0, 1], the colours of a file that goes with the picture ``like``, pixel by pixel.
+
+    Raises:
+        UserError: as :func:`read_picture`; or the file is of another size; ``what`` it is opens the sentence.
+    """
+    return _fitting(path, what, like.size, like.rgb.shape[:2]).rgb
+
+
+def _fitting(path: Path, what: str, size: tuple[int, int], shape: tuple[int, ...]) -> Picture:
+    picture = read_picture(path)
+    if picture.size != size:
+        theirs, mine = (f"{w} x {h}" for w, h in (size, picture.size))
+        raise UserError(f"the {what} {path} is {mine} pixels, but its picture is {theirs}; they must be of one size")
+    if picture.rgb.shape[:2] != shape:
+        raise UserError(f"the {what} {path} could not be brought to the size of its picture")
+    return picture
 
 
 @contextmanager

@@ -10,13 +10,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from core.errors import UserError
 from core.pictures.framing import around_object, around_picture, bounding_box, cut
 from core.pictures.masking import BackgroundRemoval, object_mask
 from core.pictures.matting import cleaned
 from core.pictures.poses import Posed, orbit, read_poses
-from core.pictures.reading import Picture, read_picture
+from core.pictures.reading import Picture, read_map, read_picture
 from core.types import Cameras, Views
 
 __all__ = ["FRAME", "BackgroundRemoval", "read_views"]
@@ -34,7 +35,7 @@ Angles = float | Sequence[float]
 def read_views(
     image: Path | Sequence[Path], *, mask: Path | None = None, elevation: Angles = 0.0, azimuth: Angles = 0.0,
     fov: float = 40.0, distance: float = 3.0, size: int = 256, background_removal: BackgroundRemoval = "auto",
-    frame: float | None = FRAME,
+    frame: float | None = FRAME, depth: Path | None = None, normals: Path | None = None,
 ) -> Views:  # fmt: skip
     """Read one picture, or several whose cameras are known.
 
@@ -48,6 +49,8 @@ def read_views(
             classical method; the others name one way; ``none`` takes the whole picture as object.
         frame: a single picture is cut so that the longer side of the object's bounding box takes this share in (0, 1];
             None keeps it as framed, padded to a square. Several pictures keep their framing, which their cameras tell.
+        depth: a picture of the same size that is brighter where the surface is nearer; for a single picture only.
+        normals: a normal map of the same size in the camera's axes (x right, y up, z to the viewer); likewise.
 
     Returns:
         Views whose colours continue over the object's edges, so that no old background shows.
@@ -62,10 +65,18 @@ def read_views(
     posed, single = _listed(image, elevation, azimuth, fov, distance)
     if mask is not None and not single:
         raise UserError("a mask can be given for a single picture only; give several pictures with transparency")
-    made = [_view(p, mask, size, background_removal, frame if single else None) for p in posed]
-    rgb, cover, angle = zip(*made, strict=True)
+    if not single and (depth or normals):
+        raise UserError("a depth or normal map can be given for a single picture only")
+    maps = [(path, what) for path, what in ((depth, "depth map"), (normals, "normal map")) if path is not None]
+    made = [_view(p, mask, size, background_removal, frame if single else None, maps) for p in posed]
+    rgb, cover, angle, told = zip(*made, strict=True)
     cameras = Cameras(torch.stack([p.c2w for p in posed]), torch.tensor(angle), size, size)
-    return Views(torch.stack(rgb), torch.stack(cover), cameras)
+    nearness, normal = told[0].get("depth map"), told[0].get("normal map")
+    if normal is not None:  # from the camera's axes to the world's
+        normal = F.normalize((normal * 2 - 1) @ cameras.c2w[0, :3, :3].T, dim=-1)[None]
+    if nearness is not None:
+        nearness = nearness.mean(-1, keepdim=True)[None]
+    return Views(torch.stack(rgb), torch.stack(cover), cameras, nearness, normal)
 
 
 def is_single(path: Path) -> bool:
@@ -98,20 +109,23 @@ def _listed(
 
 
 def _view(
-    posed: Posed, mask: Path | None, size: int, way: BackgroundRemoval, frame: float | None
-) -> tuple[Tensor, Tensor, float]:
-    """rgb [S, S, 3], mask [S, S, 1], and the vertical field of view in radians of the square that was cut."""
+    posed: Posed, mask: Path | None, size: int, way: BackgroundRemoval, frame: float | None,
+    maps: Sequence[tuple[Path, str]] = (),
+) -> tuple[Tensor, Tensor, float, dict[str, Tensor]]:  # fmt: skip
+    """rgb [S, S, 3], mask [S, S, 1], the vertical field of view in radians of the square that was cut, and the same
+    square of the ``maps`` [S, S, 3] (files and what they are)."""
     picture = read_picture(posed.path)
     cover, straight = object_mask(picture, mask, way)
     _check_object(picture, cover, frame, size)
     height, width = cover.shape
     square = around_picture(cover.shape) if frame is None else around_object(cover, frame)
+    told = {what: torch.from_numpy(cut(read_map(path, what, picture), cover, square, size)[0]) for path, what in maps}
     rgb, cover = cut(cleaned(picture.rgb, cover, straight), cover, square, size)
     angle = math.radians(posed.fov)
     if frame is None:  # the focal length stays, whatever is padded
         given = width if posed.horizontal else height
         angle = 2 * math.atan(math.tan(angle / 2) * square[2] / given)
-    return torch.from_numpy(rgb), torch.from_numpy(np.ascontiguousarray(cover))[..., None], angle
+    return torch.from_numpy(rgb), torch.from_numpy(np.ascontiguousarray(cover))[..., None], angle, told
 
 
 def _check_object(picture: Picture, cover: np.ndarray, frame: float | None, size: int) -> None:

@@ -32,7 +32,9 @@ def check_loss(c: Checked) -> None:
     render.extras["face-normals"] = torch.randn(64, 2, 3, generator=noise).requires_grad_()
     render.extras["umbrella"] = torch.randn(64, 3, generator=noise).requires_grad_()
     render.extras["target"] = torch.rand(2, 24, 24, 3, generator=noise)
-    render.extras["target-mask"] = torch.rand(2, 24, 24, 1, generator=noise)
+    for name in ("target-mask", "target-nearness"):
+        render.extras[name] = torch.rand(2, 24, 24, 1, generator=noise)
+    render.extras["target-normal"] = torch.randn(2, 24, 24, 3, generator=noise)
     render.extras["variation"] = torch.rand((), generator=noise).requires_grad_()
     loss = c.target(render, Step(3, 10))
     c.require(loss.shape == (), "the loss is a scalar", f"found {list(loss.shape)}")

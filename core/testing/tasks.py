@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from core.contracts import Geometry, Step
+from core.contracts import Scene, Step
 from core.testing.check import Checked
-from core.testing.parts import check_module, finite
+from core.testing.parts import check_module, finite, in_unit_range
+from core.types import Cameras
 
 
 def check_task(c: Checked) -> None:
@@ -41,17 +42,29 @@ def _check_preview(c: Checked, task: object) -> None:
 
 
 def check_generator(c: Checked) -> None:
-    """What :func:`check_task` asks, and geometries from ``sample``."""
+    """What :func:`check_task` asks, and samples: objects that can be rendered, or pictures."""
     check_task(c)
     generator = c.build()
     with torch.no_grad():
-        made = generator.sample(2, None, torch.Generator().manual_seed(0))
-        again = generator.sample(2, None, torch.Generator().manual_seed(0))
-    c.require(len(made) == 2 and all(isinstance(g, Geometry) for g in made), "sample(2) gives two geometries")
-    if "density" in c.gives:
-        probe = torch.rand(64, 3, generator=torch.Generator().manual_seed(1)) * 2 - 1
-        same = all(torch.allclose(a.density(probe), b.density(probe)) for a, b in zip(made, again, strict=True))
-        c.require(same, "samples follow from the generator that is handed in")
+        made, again = (generator.sample(2, None, torch.Generator().manual_seed(0)) for _ in range(2))
+    fits = len(made) == 2 and all(isinstance(one, (Scene, torch.Tensor)) for one in made)
+    if not c.require(fits, "sample(2) gives two scenes or two pictures", f"found {[type(m).__name__ for m in made]}"):
+        return
+    seen, same = [_seen(one) for one in made], [_seen(one) for one in again]
+    shapes = [list(picture.shape) for picture in seen]
+    c.require(all(len(s) == 3 and s[2] == 3 for s in shapes), "a sample is seen as [H, W, 3]", f"found {shapes}")
+    c.require(all(in_unit_range(picture) for picture in seen), "colours of samples are in [0, 1]")
+    equal = all(torch.equal(one, other) for one, other in zip(seen, same, strict=True))
+    c.require(equal, "samples follow from the generator that is handed in")
+
+
+def _seen(sample: Scene | torch.Tensor) -> torch.Tensor:
+    """[H, W, 3]: a picture as it is, an object from the front."""
+    if isinstance(sample, torch.Tensor):
+        return sample
+    with torch.no_grad():
+        rgb: torch.Tensor = sample.renderer(Cameras.turntable(torch.zeros(1), 0.3, 32)).rgb[0]
+    return rgb
 
 
 CHECKS = {"task": check_task, "generator": check_generator}

@@ -6,16 +6,16 @@ from typing import Annotated, Any
 
 import torch
 from pydantic import Field
-from torch import Tensor
 
 from core.config.base import ComponentSpec, Slot
 from core.config.base import Config as BaseConfig
 from core.contracts import Context, DataSource, Step
-from core.types import Cameras, Views
+from core.types import Views
 
 
 class GivenViews(DataSource):
-    """A batch holds the given pictures' ``cameras``, ``target`` [R, H, W, 3] and ``target-mask`` [R, H, W, 1].
+    """A batch holds the given pictures' ``cameras``, ``target`` [R, H, W, 3] and ``target-mask`` [R, H, W, 1],
+    and what was given of their depth and normals.
 
     With ``cameras`` the batch's own views are theirs, and what was given lies beside them under ``reference``: guidance
     looks at the former, losses on pictures at the latter, in one step (RealFusion alternates; the sum is the same).
@@ -34,7 +34,7 @@ class GivenViews(DataSource):
     @classmethod
     def signals(cls, options: Any) -> tuple[list[str], list[str]]:
         """The cameras' own signals are given by their own component."""
-        return ["image"], ["camera", "target", "target-mask"]
+        return ["image"], ["camera", "target", "target-mask", "target-nearness", "target-normal"]
 
     def __init__(self, options: Any, context: Context) -> None:
         super().__init__(options, context)
@@ -47,9 +47,7 @@ class GivenViews(DataSource):
     def _given(self, step: Step) -> dict[str, Any]:
         o, views = self.options, self._views()
         chosen = torch.randint(len(views), (min(o.batch, len(views)),), generator=step.generator("given-views"))
-        target: Tensor = views.over(o.background)
-        cameras: Cameras = views.cameras[chosen]
-        return {"cameras": cameras, "target": target[chosen], "target-mask": views.mask[chosen]}
+        return views.targets(chosen, o.background)
 
     def _views(self) -> Views:
         return self.context.parts["asked"].sized(self.options.size)  # type: ignore[no-any-return]

@@ -11,4 +11,4 @@ def register(registry):  # type: ignore[no-untyped-def]
                  "random views round the object, spread in azimuth", gives=["camera"])  # fmt: skip
     registry.add("data", "given-views", "plugins.cameras.given_views:GivenViews",
                  "the pictures that the job was given, alone or beside other views", needs=["image"],
-                 gives=["camera", "target", "target-mask"])  # fmt: skip
+                 gives=["camera", "target", "target-mask", "target-nearness", "target-normal"])  # fmt: skip

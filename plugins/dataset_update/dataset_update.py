@@ -141,9 +141,8 @@ class DatasetUpdate(Module, DataSource):
     def _given(self, chosen: Tensor) -> dict[str, Any]:
         """The given pictures ``chosen`` [R], over the background."""
         views: Views = self.context.parts["asked"].sized(int(self.target.shape[1]))
-        target, device = views.over(self.options.background), self.target.device
-        cameras = views.cameras[chosen].to(device)
-        return {"cameras": cameras, "target": target[chosen].to(device), "target-mask": views.mask[chosen].to(device)}
+        given = views.targets(chosen, self.options.background)
+        return {k: v.to(self.target.device) for k, v in given.items()}
 
     def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *rest: Any) -> None:
         for name in _BUFFERS:  # as many pictures as were saved

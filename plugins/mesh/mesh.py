@@ -167,12 +167,23 @@ class MeshGeometry(Geometry):
         if self.shift is not None:
             self.shift = nn.Parameter(torch.zeros_like(self.positions))
 
+    def _make_room(self, state: dict[str, Any], prefix: str) -> None:
+        """Buffers of the sizes that the state has: its mesh was an earlier stage's, or a generator's."""
+        for name in ("positions", "corners", "triangles", "uv"):
+            saved = state.get(prefix + name)
+            if saved is not None:
+                setattr(self, name, torch.empty_like(saved, device=self.positions.device))
+        if self.shift is not None:
+            self.shift = nn.Parameter(torch.zeros_like(self.positions))
+
     def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *rest: Any) -> None:
-        """A checkpoint's mesh may be another one than the file's.
+        """A checkpoint's mesh may be another one than the file's; without a file it is taken as it is.
 
         Raises:
             UserError: the file has changed since.
         """
+        if not self.options.path:
+            self._make_room(state, prefix)
         for name in ("positions", "corners", "triangles", "uv"):
             saved = state.get(prefix + name)
             if saved is not None and saved.shape != getattr(self, name).shape:

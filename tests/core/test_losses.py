@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -105,3 +106,28 @@ def test_total_variation_is_what_the_geometry_gives() -> None:
     assert float(losses.total_variation(seen(variation=torch.tensor(0.7)), STEP)) == pytest.approx(0.7)
     with pytest.raises(UserError, match="variation"):
         losses.total_variation(seen(), STEP)
+
+
+def test_nearness_asks_for_the_order_of_depths_and_not_for_their_scale() -> None:
+    depth = picture(1.0, 2.0, 4.0, 9.0).requires_grad_()
+    cover = picture(1.0, 1.0, 1.0, 0.0)
+    told = {"target-nearness": 5 - 0.1 * picture(1.0, 2.0, 4.0, 0.0), "target-mask": cover}
+    render = Render(torch.zeros(1, 2, 2, 3), torch.ones(1, 2, 2, 1), CAMERAS, depth=depth, extras=told)
+    assert losses.nearness(render, STEP).item() == pytest.approx(0, abs=1e-5)
+    render.extras["target-nearness"] = picture(1.0, 5.0, 3.0, 7.0)
+    wanted = 1 - float(np.corrcoef([-1, -2, -4], [1, 5, 3])[0, 1])
+    loss = losses.nearness(render, STEP)
+    assert loss.item() == pytest.approx(wanted, abs=1e-5)
+    loss.backward()
+    assert depth.grad is not None and depth.grad[0, 1, 1, 0] == 0  # outside the mask nothing is compared
+    render.extras["target-mask"] = torch.zeros(1, 2, 2, 1)
+    assert losses.nearness(render, STEP).item() == 0
+
+
+def test_normal_is_the_cosine_where_both_show_the_object() -> None:
+    found, given = torch.zeros(1, 2, 2, 3), torch.zeros(1, 2, 2, 3)
+    found[..., 2], given[..., 2] = 0.7, 1.0
+    given[0, 0, 1] = torch.tensor([1.0, 0.0, 0.0])
+    given[0, 1, 1] = torch.tensor([0.0, 0.0, -1.0])
+    extras = {"target-normal": given, "target-mask": picture(1.0, 1.0, 1.0, 0.0)}
+    assert float(losses.normal(seen(normal=found, **extras), STEP)) == pytest.approx((0 + 1 + 0) / 3, abs=1e-6)

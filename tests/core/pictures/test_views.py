@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from core.asked import resized
 from core.errors import UserError
 from core.pictures import FRAME, read_views
 from core.pictures.framing import bounding_box
@@ -158,3 +159,35 @@ def test_refusals(tmp_path):
     for positional, named, sentence in cases:
         with pytest.raises(UserError, match=sentence):
             read_views(*positional, **{"size": 32} | named)
+
+
+def test_maps_are_cut_like_the_picture_and_normals_turned_to_the_world(tmp_path):
+    """A sphere seen from 30 degrees to the side and 20 above: its maps as a camera would write them."""
+    y, x = np.mgrid[1:-1:96j, -1:1:96j]
+    z = np.sqrt(np.clip(1 - x**2 - y**2, 0, None))
+    inside = x**2 + y**2 < 1
+    facing = np.stack([x, y, z], -1) * inside[..., None]
+    for name, values in {"normal": facing * 0.5 + 0.5, "depth": np.repeat(z[..., None], 3, -1)}.items():
+        canvas = np.full((120, 160, 3), 0.5 if name == "normal" else 0.0)
+        canvas[10:106, 40:136] = values
+        Image.fromarray((canvas * 255).round().astype(np.uint8)).save(tmp_path / f"{name}.png")
+    rgba = np.zeros((120, 160, 4), np.uint8)
+    rgba[10:106, 40:136] = np.where(inside[..., None], 255, 0)
+    Image.fromarray(rgba).save(tmp_path / "a.png")
+    maps = {"depth": tmp_path / "depth.png", "normals": tmp_path / "normal.png"}
+    views = read_views(tmp_path / "a.png", elevation=20.0, azimuth=30.0, size=64, **maps)
+    centre = views.normal[0, 32, 32]
+    towards = torch.tensor([math.cos(0.349) * math.cos(0.524), math.cos(0.349) * math.sin(0.524), math.sin(0.349)])
+    assert float(centre @ towards) > 0.995  # the middle of the sphere faces the camera
+    right = views.normal[0, 32, 54] - views.normal[0, 32, 10]
+    assert float(right @ views.cameras.c2w[0, :3, 0]) > 1.5
+    sure = views.mask[0, ..., 0] > 0.99
+    assert float((views.normal[0].norm(dim=-1)[sure] - 1).abs().max()) < 1e-5
+    assert views.nearness[0, 32, 32] > 0.97 and views.nearness[0, 32, 10] < 0.6
+    small = resized(views, 32)
+    assert small.normal.shape == (1, 32, 32, 3) and float(small.normal[0, 16, 16] @ towards) > 0.99
+    Image.new("L", (50, 50), 200).save(tmp_path / "other.png")
+    with pytest.raises(UserError, match="depth map .* is 50 x 50 pixels, but its picture is 160 x 120"):
+        read_views(tmp_path / "a.png", depth=tmp_path / "other.png")
+    with pytest.raises(UserError, match="single picture only"):
+        read_views([tmp_path / "a.png"] * 2, azimuth=[0.0, 90.0], elevation=[0.0, 0.0], **maps)

@@ -111,6 +111,9 @@ def test_only_priors_that_look_are_handed_the_pictures() -> None:
         def opposite(self, told: Any, texts: list[str], cameras: Any = None) -> Any:
             return self.condition(texts, cameras)
 
+        def away(self, told: Any) -> list[Any]:
+            return []
+
     prior: Any = Hears()
     asked.conditions(prior, views.cameras)
     assert heard == [(["a ball"] * 3, None), ([""] * 3, None)]

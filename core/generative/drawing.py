@@ -1,0 +1,107 @@
+"""From the folder of a fitted run to samples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from core.asked import Asked
+from core.contracts import Context, Generator, PromptProcessor, Scene, stream_seed
+from core.errors import UserError
+from core.types import Cameras
+
+if TYPE_CHECKING:
+    from core.registry import Registry
+    from core.run import Run
+
+MOST = 256
+"""How many samples one call may ask for."""
+
+
+class AsWritten(PromptProcessor):
+    """The same sentence for every view."""
+
+    def texts(self, prompt: str, cameras: Cameras) -> list[str]:
+        return [prompt] * len(cameras)
+
+
+def open_generator(
+    folder: Path, overrides: Sequence[str] = (), registry: Registry | None = None, device: torch.device | None = None
+) -> tuple[Run, Generator]:
+    """A fitted generator with the weights of its run's newest checkpoint, and the run.
+
+    Args:
+        folder: the run's.  overrides: changes to its job, for options that matter after the fit.
+
+    Raises:
+        UserError: no run there, none with a checkpoint, or one whose task is no generator.
+    """
+    from core.config.loading import load_job
+    from core.run import Run, open_run
+
+    run = open_run(folder, registry)
+    if overrides:
+        run = Run(run.folder, load_job(folder / "config.yaml", overrides, run.registry), run.registry)
+    spec = run.job.stages[-1].task
+    if spec.kind != "generator":
+        raise UserError(f"{folder}: its task is '{spec.name}', which cannot be sampled; `fit` a generator first")
+    task = run.task(device=device)
+    assert isinstance(task, Generator)
+    return run, task.eval()
+
+
+def ask(prompt: str = "", image: Path | None = None) -> Asked:
+    """What a generator is asked for: a sentence ("" for anything), a given picture."""
+    return Asked(prompt, "", AsWritten(None, Context()), image)
+
+
+def draw(generator: Generator, count: int, seed: int = 0, asked: Asked | None = None) -> list[Scene | Tensor]:
+    """``count`` samples that follow from ``seed``.
+
+    Raises:
+        UserError: ``count`` is not from 1 to 256, or what is asked is not known to the generator.
+    """
+    if not 1 <= count <= MOST:
+        raise UserError(f"{count} samples cannot be made at once: ask for 1 to {MOST}")
+    stream = torch.Generator().manual_seed(stream_seed(seed, "sample"))
+    with torch.no_grad():
+        return generator.sample(count, asked or ask(), stream)
+
+
+def first_scene(folder: Path, expected: str, prompt: str, seed: int, context: Context) -> Scene:
+    """One object of a fitted generator, for a lift to start from.
+
+    Raises:
+        UserError: no such run, a run of another generator than ``expected``, or one that makes pictures.
+    """
+    try:
+        run, generator = open_generator(folder, registry=context.parts["registry"], device=context.device)
+    except UserError as error:
+        raise UserError(f"init.run: {error}") from None
+    name = run.job.stages[-1].task.name
+    if expected and name.rpartition("/")[2] != expected.rpartition("/")[2]:
+        raise UserError(f"init: a run of '{expected}' was expected and {folder} fitted '{name}'")
+    (made,) = draw(generator, 1, seed, ask(prompt))
+    if not isinstance(made, Scene):
+        raise UserError(f"init: '{name}' makes pictures, and a lift starts from an object")
+    return made
+
+
+def class_of(prompt: str, names: Sequence[str], who: str) -> int | None:
+    """Which of the classes ``names`` a prompt tells by its word; None for an empty prompt.
+
+    Raises:
+        UserError: it names none of them, or several.
+    """
+    words = "".join(c if c.isalnum() else " " for c in prompt.lower()).split()
+    if not words:
+        return None
+    found = [k for k, name in enumerate(names) if name.lower() in words or f"{name.lower()}s" in words]
+    if len(found) == 1:
+        return found[0]
+    what = "several classes" if found else "no class that it knows"
+    raise UserError(f"{who}: '{prompt}' names {what}; it was fitted to: {', '.join(names) or '(none)'}")
