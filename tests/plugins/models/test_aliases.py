@@ -19,7 +19,7 @@ from core.registry import ModelInfo
 from plugins.models.aliases import VARIABLE, aliases, listing, resolve
 
 FIRST, SECOND = "stable-diffusion-v1-5/stable-diffusion-v1-5", "sd-legacy/stable-diffusion-v1-5"
-PENDING = {
+PENDING = {"controlnet", "instruct-pix2pix"}
     "stable-diffusion-xl",
     "stable-diffusion-3",
     "flux",
