@@ -20,15 +20,6 @@ from plugins.models.aliases import VARIABLE, aliases, listing, resolve
 
 FIRST, SECOND = "stable-diffusion-v1-5/stable-diffusion-v1-5", "sd-legacy/stable-diffusion-v1-5"
 PENDING = {"controlnet", "instruct-pix2pix"}
-    "stable-diffusion-xl",
-    "stable-diffusion-3",
-    "flux",
-    "deepfloyd-if",
-    "kandinsky",
-    "karlo",
-    "controlnet",
-    "instruct-pix2pix",
-}
 PARTS = ("unet", "vae", "text_encoder")
 
 
