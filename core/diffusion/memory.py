@@ -36,17 +36,6 @@ def visiting(part: nn.Module, device: torch.device, at_home: torch.device) -> It
         part.to(at_home)
 
 
-def slice_attention(network: Any, name: str) -> None:
-    """Compute attention a few heads at a time: less memory, more time.
-
-    Raises:
-        UserError: the network is a transformer, whose attention cannot be sliced.
-    """
-    if not hasattr(network, "set_attention_slice"):
-        raise UserError(f"attention=sliced works in UNets; {type(network).__name__} ({name}) has attention=sdpa only")
-    network.set_attention_slice("auto")
-
-
 def stream_layers(network: nn.Module, device: torch.device) -> None:
     """Keep a network's weights on the CPU and bring each layer's over while it runs (diffusers' group offloading).
 

@@ -71,7 +71,6 @@ class Pretrained(LatentSpace):
     Attributes:
         pipelines: the classes of ``model_index.json`` that fit.
         kinds: the parts and what reads them; the denoiser is ``network_name``.
-        towers: the text towers among the parts.
         optional: parts that a folder may lack.
         patch: latents a side to one token of the denoiser; the picture's size must be a multiple of it.
         text_changes: what beside model and text decides an embedding (a LoRA in the text tower); None switches the
@@ -80,16 +79,15 @@ class Pretrained(LatentSpace):
 
     pipelines: ClassVar[tuple[str, ...]] = ()
     kinds: ClassVar[dict[str, str]] = {}
-    towers: ClassVar[tuple[str, ...]] = ("text_encoder",)
     optional: ClassVar[tuple[str, ...]] = ()
     patch: ClassVar[int] = 1
     Config: ClassVar[type[BaseConfig]] = PretrainedConfig
 
     def __init__(self, options: Any, context: Context) -> None:
         pipeline = self.open(options, context)
+        self.check_fits(options, pipeline)
         parts = self.load_networks(pipeline, options)
         self.lora = self._lora(pipeline, parts[self.network_name], options)
-        self.check_size(options, parts[self.network_name].config, parts)
         self.pipeline = pipeline  # before the base, which may already teach the tower a word
         self.text_changes: list[Any] | None = [] if self.lora is None else self.lora.identity
         self._towers: dict[str, Any] = {}
@@ -138,15 +136,17 @@ class Pretrained(LatentSpace):
         return channels, side, side
 
     @classmethod
-    def check_size(cls, options: Any, network: Any, parts: dict[str, Any]) -> None:
-        """Refuse a size that is no whole number of the network's patches.
+    def check_fits(cls, options: Any, pipeline: Pipeline) -> None:
+        """Refuse options that this model cannot follow, before it is loaded.
 
         Raises:
-            UserError: naming the multiple.
+            UserError: with what would fit.
         """
-        unit = cls.patch * (pixels_per_latent(parts["vae"].config) if "vae" in parts else 1)
+        unit = cls.patch * (pixels_per_latent(pipeline.config("vae")) if "vae" in pipeline.kinds else 1)
         if options.image_size is not None and options.image_size % unit:
             raise UserError(f"image_size is {options.image_size}, but must be a multiple of {unit} for this model")
+        if options.attention == "sliced" and cls.network_name != "unet":
+            raise UserError("attention=sliced is for UNets; a transformer's attention is sdpa")
 
     def process_of(self, scheduler: Any) -> DiffusionProcess:
         return DiffusionProcess.from_scheduler(scheduler, (self.latent_shape[1] // self.patch) ** 2)
@@ -156,7 +156,7 @@ class Pretrained(LatentSpace):
     def _fit_memory(self) -> None:
         o, network = self.options, self.network
         if o.attention == "sliced":
-            memory.slice_attention(network, self.network_name)
+            network.set_attention_slice("auto")
         if o.vae_tiling and self.vae is not None:
             memory.tile(self.vae)
         if o.offload == "stream":

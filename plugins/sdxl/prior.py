@@ -40,8 +40,16 @@ class StableDiffusionXL(Pretrained):
         crop: tuple[int, int] = (0, 0)
         """Where pictures are said to be cropped, pixels from the top and the left; 0 keeps objects in the middle."""
 
+    @property
+    def silent(self) -> bool:
+        """Whether the empty text is zeros."""
+        return bool(self.pipeline.index.get("force_zeros_for_empty_prompt", True))
+
+    def text_settings(self) -> list[Any]:
+        return [*super().text_settings(), self.silent]
+
     def say(self, text: str) -> Said:
-        if not text and self.pipeline.index.get("force_zeros_for_empty_prompt", True):
+        if not text and self.silent:
             return {name: torch.zeros_like(value) for name, value in self.hear("").items()}
         return self.hear(text)
 

@@ -214,6 +214,6 @@ PEERS = {
     "flux-schnell": Peer("flux", "FluxPipeline", lambda w: flux(w, False), {"t5_length": 20, "image_size": 16},
                          "true_cfg_scale",
                          {"max_sequence_length": 20, "negative_prompt": "", "height": 16, "width": 16}),
-    "sana": Peer("sana", "SanaPipeline", sana, {"text_length": 12},
-                 call={"max_sequence_length": 12, "use_resolution_binning": False}),
+    "sana": Peer("sana", "SanaPipeline", sana, {"text_length": 40},
+                 call={"max_sequence_length": 40, "use_resolution_binning": False}),
 }  # fmt: skip
