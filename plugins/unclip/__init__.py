@@ -1,0 +1,1 @@
+"""unCLIP: text to a CLIP picture embedding to a picture."""
