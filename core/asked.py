@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from core.config.base import Config as BaseConfig
 from core.contracts import Away, Prior, PromptProcessor
 from core.errors import UserError
-from core.types import Cameras, Condition, Views
+from core.types import Cameras, Condition, Render, Views
 
 log = logging.getLogger("maquette")
 
@@ -88,21 +88,30 @@ class Asked:
             self._sized[size] = resized(self.views, size)
         return self._sized[size]
 
-    def conditions(self, prior: Prior, cameras: Cameras) -> tuple[Condition, Condition, list[Away]]:
-        """The condition of each view, its opposite in guidance, and what to move away from."""
+    def conditions(
+        self, prior: Prior, cameras: Cameras, render: Render | None = None
+    ) -> tuple[Condition, Condition, list[Away]]:
+        """The condition of each view, its opposite in guidance, and what to move away from.
+
+        Args:
+            render: what is seen from the cameras, for priors that are told that.
+        """
         texts = self.processor.texts(self.prompt, cameras)
-        told = self._told(prior, texts, cameras)
+        told = self._told(prior, texts, cameras, render)
         untold = prior.opposite(told, [self.negative] * len(texts), cameras)
         away = [
-            Away(self._told(prior, other, cameras), share)
+            Away(self._told(prior, other, cameras, render), share)
             for other, share in self.processor.away(self.prompt, cameras)
         ]
-        return told, untold, away + prior.away(told)
+        return told, untold, away + prior.away(told, untold)
 
-    def _told(self, prior: Prior, texts: list[str], cameras: Cameras) -> Condition:
-        if not prior.looks or self.views is None:
-            return prior.condition(texts, cameras)
-        return prior.condition(texts, cameras, self.views)
+    def _told(self, prior: Prior, texts: list[str], cameras: Cameras, render: Render | None) -> Condition:
+        further: dict[str, Any] = {}  # a prior need not know of what it does not look at
+        if prior.looks and self.views is not None:
+            further["views"] = self.views
+        if prior.sees_render and render is not None:
+            further["render"] = render
+        return prior.condition(texts, cameras, **further)
 
 
 def read_given(image: Path, picture: PictureConfig) -> Views:

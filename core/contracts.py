@@ -261,6 +261,8 @@ class Prior(Module):
     guidance_scale: float = 7.5
     looks: ClassVar[bool] = False
     """Whether ``condition`` takes pictures of the object (``views``)."""
+    sees_render: ClassVar[bool] = False
+    """Whether ``condition`` takes what was rendered of each view (``render``); told of none, it hears nothing of it."""
 
     @classmethod
     def space(cls, options: Any, context: Context) -> tuple[int, int, int]:
@@ -285,7 +287,7 @@ class Prior(Module):
         where it depends on what was ``told``; both must hold the same fields."""
         return self.condition(texts, cameras)
 
-    def away(self, told: Condition) -> list[Away]:
+    def away(self, told: Condition, untold: Condition) -> list[Away]:
         """What guidance moves away from beside the opposite, by the prior's own options; nothing by default."""
         return []
 
@@ -296,10 +298,16 @@ class Prior(Module):
 
 @dataclass(frozen=True)
 class Away:
-    """A condition that guidance moves away from: ``weight`` [B] >= 0 per picture (Perp-Neg, camera guidance)."""
+    """A condition that guidance moves away from: ``weight`` [B] per picture, >= 0 in Perp-Neg and camera guidance.
+
+    Attributes:
+        both: move both ends of guidance by ``weight (opposite - condition)``, which is a second guidance, by what both
+            ends were told and this one was not (the picture of InstructPix2Pix).
+    """
 
     condition: Condition
     weight: Tensor
+    both: bool = False
 
 
 class Score(Component, ABC):

@@ -122,7 +122,7 @@ class Guidance:
         """The weighted loss of one batch of views."""
         latent = render.extras.get("latent")  # [B, h, w, C], already in the prior's space
         latents = self.prior.encode(render.rgb) if latent is None else self._fitting(latent.movedim(-1, 1))
-        told, untold, away = asked.conditions(self.prior, render.cameras)
+        told, untold, away = asked.conditions(self.prior, render.cameras, render)
         weight = self.weight.at(step.index, step.total)
         # Handed over only where there is any: a score need not know of Perp-Neg.
         further: dict[str, Any] = {"away": away} if away else {}

@@ -188,6 +188,12 @@ class Render:
     normal: Tensor | None = None
     extras: dict[str, Tensor] = field(default_factory=dict)
 
+    def __getitem__(self, index: slice | Tensor) -> Render:
+        """Some of the pictures, without further signals."""
+        depth = None if self.depth is None else self.depth[index]
+        normal = None if self.normal is None else self.normal[index]
+        return Render(self.rgb[index], self.opacity[index], self.cameras[index], depth, normal)
+
 
 @dataclass(frozen=True, eq=False)
 class Views:

@@ -150,6 +150,36 @@ def located(source: str, variant: str | None = None, revision: str | None = None
         raise UserError(hub.reason(place, error)) from error
 
 
+def open_network(source: str, kind: str, dtype: torch.dtype | None = None) -> Any:
+    """A network that is a folder or a repository of its own (a ControlNet), in evaluation mode, frozen.
+
+    Args:
+        kind: ``"library.Class"``, which reads it.
+
+    Raises:
+        UserError: it is missing, damaged, or another kind of network.
+    """
+    from core.diffusion import hub
+
+    library, _, name = kind.rpartition(".")
+    local, place = Path(source).expanduser(), source
+    if local.is_dir():
+        found = _json(local / "config.json").get("_class_name", name)
+        if found != name:
+            raise UserError(f"{source} holds a {found}, not a {name}")
+        _check_part(source, local, None)
+        place = str(local)
+    elif not _HUB_NAME.fullmatch(source):
+        raise UserError(f"there is no folder {source}, and it is no name on the hub either (owner/name)")
+    else:
+        place = str(hub.reach(hub.Place(source, "config.json")) or source)
+    try:
+        network = getattr(importlib.import_module(library), name).from_pretrained(place, torch_dtype=dtype)
+    except Exception as error:  # as in Pipeline.load
+        raise UserError(f"cannot load '{source}': {_first_line(error)}") from error
+    return network.eval().requires_grad_(False)
+
+
 def network_config(source: str, name: str, revision: str | None = None) -> dict[str, Any]:
     """The configuration of one part alone; of a hub's model nothing else is downloaded.
 

@@ -1,7 +1,9 @@
 """Classifier-free guidance, defined once for every prior and score: ``uncond + scale (cond - uncond)``.
 
 Ho & Salimans 2022. Scale 1 is the conditional model, 0 the unconditional one; a scale written in a configuration means
-the same in every method. Perp-Neg adds directions to move away from, without what they share with the wanted one.
+the same in every method. Perp-Neg adds directions to move away from, without what they share with the wanted one; a
+second guidance moves both ends, so that three-way guidance (Brooks et al. 2023, eq. 3) is the same one formula:
+``none + image_scale (image - none) + scale (both - image)``.
 """
 
 from __future__ import annotations
@@ -42,10 +44,14 @@ def predict_parts(
     """The unconditional prediction, the conditional one, moved away from ``away``, and those under ``others``."""
     told = [negative, condition, *(a.condition for a in away), *others]
     unconditional, conditional, *rest = predict_each(prior, noisy, t, told)
-    wanted = conditional - unconditional
+    wanted, end = conditional - unconditional, unconditional
     for other, where in zip(rest, away, strict=False):
         weight = where.weight.to(wanted).view(-1, *(1,) * (wanted.dim() - 1))
-        conditional = conditional - weight * perpendicular(other - unconditional, wanted)
+        if where.both:
+            shift = weight * (end - other)
+            unconditional, conditional = unconditional + shift, conditional + shift
+        else:
+            conditional = conditional - weight * perpendicular(other - end, wanted)
     return unconditional, conditional, *rest[len(away) :]
 
 

@@ -9,6 +9,7 @@ distillation is a blur, and many cheap steps follow it before the prior is asked
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Annotated, Any
 
 import numpy as np
@@ -22,9 +23,9 @@ from core.config.base import Config as BaseConfig
 from core.config.schedule import Schedule
 from core.contracts import Context, DataSource, Module, Prior, Step
 from core.diffusion.sampler import denoise
-from core.types import Cameras, Views
+from core.types import Cameras, Render, Views
 
-_BUFFERS = ("target", "mask", "c2w", "fov_y")
+_BUFFERS = ("target", "mask", "c2w", "fov_y", "original")
 
 
 class DatasetUpdate(Module, DataSource):
@@ -37,6 +38,7 @@ class DatasetUpdate(Module, DataSource):
     mask: Tensor
     c2w: Tensor
     fov_y: Tensor
+    original: Tensor
 
     class Config(BaseConfig):
         prior: Annotated[ComponentSpec, Slot("prior")]
@@ -55,6 +57,9 @@ class DatasetUpdate(Module, DataSource):
         """Classifier-free guidance: uncond + scale (cond - uncond)."""
         denoise_steps: int = Field(16, ge=1)
         """Sampler steps from level 1; a lower level takes its share of them, 4 at least."""
+        keep_originals: bool = False
+        """Keep the views, and show a prior that changes pictures by an instruction what they were before any update:
+        the scene as it was at first, or the pictures that come with the cameras. Else it sees the scene as it is."""
         shared_noise: bool = True
         """All views of an update start from the same noise, which keeps their colours and parts alike."""
         background: float = Field(0.5, ge=0, le=1)
@@ -106,18 +111,32 @@ class DatasetUpdate(Module, DataSource):
     def update(self, step: Step) -> None:
         if not self.starts(step):
             return
-        cameras: Cameras = self._cameras.batch(step)["cameras"].to(self.context.device)
-        rgb = self.context.parts["renderer"](cameras).rgb
-        parts = _parts(len(rgb), self.options.chunk)
-        self.target = torch.cat([self._edit(rgb[part], cameras[part], step) for part in parts])
+        batch = self._cameras.batch(step)
+        cameras: Cameras = batch["cameras"].to(self.context.device)
+        if self.options.keep_originals and len(self.original) and "target" not in batch:
+            cameras = Cameras(self.c2w, self.fov_y, *self.original.shape[1:3])
+        render: Render = self.context.parts["renderer"](cameras)
+        shown = self._before(render, batch)
+        parts = _parts(len(cameras), self.options.chunk)
+        self.target = torch.cat([self._edit(render.rgb[part], shown[part], step) for part in parts])
         self.mask = silhouettes(self.target, self.options.background, self.options.tolerance)
         self.c2w, self.fov_y = cameras.c2w.clone(), cameras.fov_y.clone()
 
-    def _edit(self, rgb: Tensor, cameras: Cameras, step: Step) -> Tensor:
+    def _before(self, render: Render, batch: dict[str, Any]) -> Render:
+        """What a prior is shown of the views: as they are, or as they were."""
+        if not self.options.keep_originals:
+            return render
+        if "target" in batch:
+            self.original = batch["target"].to(render.rgb)
+        elif not len(self.original):
+            self.original = render.rgb.clone()
+        return replace(render, rgb=self.original)
+
+    def _edit(self, rgb: Tensor, shown: Render, step: Step) -> Tensor:
         """Pictures [B, H, W, 3] through noise and back."""
         o, prior = self.options, self.prior
         level = float(o.level.at(step.index, step.total))
-        told, untold, away = self.context.parts["asked"].conditions(prior, cameras)
+        told, untold, away = self.context.parts["asked"].conditions(prior, shown.cameras, shown)
         latents = prior.encode(rgb)
         shape = latents[:1].shape if o.shared_noise else latents.shape
         noise = torch.randn(shape, generator=step.generator("dataset-update")).to(latents).expand_as(latents)

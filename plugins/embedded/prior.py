@@ -71,7 +71,7 @@ class Embedded(LatentPrior):
             camera = no_camera(len(texts), told.text.device)  # type: ignore[union-attr]
         return Condition(text=told.text, camera=camera)
 
-    def away(self, told: Condition) -> list[Away]:
+    def away(self, told: Condition, untold: Condition) -> list[Away]:
         """The same texts told no viewpoint, where ``camera_guidance`` asks for it."""
         o = self.options
         if not (o.camera and o.camera_guidance):

@@ -102,7 +102,7 @@ def test_only_priors_that_look_are_handed_the_pictures() -> None:
     asked._views = views
 
     class Hears:
-        looks = False
+        looks = sees_render = False
 
         def condition(self, texts: list[str], cameras: Any = None, views: Any = None) -> Any:
             heard.append((texts, views))
@@ -111,7 +111,7 @@ def test_only_priors_that_look_are_handed_the_pictures() -> None:
         def opposite(self, told: Any, texts: list[str], cameras: Any = None) -> Any:
             return self.condition(texts, cameras)
 
-        def away(self, told: Any) -> list[Any]:
+        def away(self, told: Any, untold: Any) -> list[Any]:
             return []
 
     prior: Any = Hears()

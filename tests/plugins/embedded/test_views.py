@@ -228,7 +228,7 @@ def test_camera_guidance_turns_a_view_away_from_what_is_drawn_without_one(family
     x, t = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0)), torch.tensor([500, 500])
     blind = prior.condition(["a red mug"] * 2)
     with torch.no_grad():
-        guided = predict_with_guidance(prior, x, t, told, untold, 3.0, prior.away(told))
+        guided = predict_with_guidance(prior, x, t, told, untold, 3.0, prior.away(told, untold))
         u, c, b = (prior.predict(x, t, k) for k in (untold, told, blind))
     wanted, other = (c - u).flatten(1), (b - u).flatten(1)
     beyond = other - (other * wanted).sum(1, keepdim=True) / wanted.square().sum(1, keepdim=True) * wanted
