@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from core.contracts import Context
 
 _HUB_NAME = re.compile(r"\w[\w.-]*/[\w.-]+")
-_LIBRARIES = ("diffusers", "transformers")
 _VOCABULARIES = ("vocab.json", "tokenizer.json", "spiece.model", "tokenizer.model")
 _UNUSED = {"safety_checker": None, "feature_extractor": None, "image_encoder": None, "watermarker": None}
 
@@ -29,8 +29,8 @@ class Pipeline:
 
     Attributes:
         source: as the user named it.  folder: where it lies.
-        kinds: the parts that are needed, each with the class that reads it (``"library.Class"``) where the index does
-            not name one.
+        kinds: the parts that are needed, each with the class that reads it (``"library.Class"``); schedulers are read
+            by the class that the index names.
         index: ``model_index.json``, empty where there is none.
         variant: which weight files are taken where a part has them (``fp16``).
     """
@@ -73,9 +73,9 @@ class Pipeline:
         return [[str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns] for f in files]
 
     def _loader(self, name: str) -> Any:
-        """The class that the index names, if it is one of the two libraries' own; else the usual one."""
-        given = self.index.get(name)
-        if isinstance(given, list) and len(given) == 2 and given[0] in _LIBRARIES:
+        """The usual class; of a scheduler the one that the index names, if it is one of diffusers."""
+        given = self.index.get(name) if name == "scheduler" else None
+        if isinstance(given, list) and len(given) == 2 and given[0] == "diffusers":
             found = getattr(importlib.import_module(given[0]), str(given[1]), None)
             if found is not None:
                 return found
@@ -201,8 +201,14 @@ def network_config(source: str, name: str, revision: str | None = None) -> dict[
 
 def _check_part(source: str, place: Path, variant: str | None) -> None:
     """A tokenizer needs its vocabulary; weights must not be cut short."""
-    if place.name.startswith("tokenizer") and not any((place / name).is_file() for name in _VOCABULARIES):
-        raise UserError(f"{source}: {place.name} holds neither {' nor '.join(_VOCABULARIES[:2])}")
+    if place.name.startswith("tokenizer"):
+        found = {name for name in _VOCABULARIES if (place / name).is_file()}
+        if not found:
+            raise UserError(f"{source}: {place.name} holds neither {' nor '.join(_VOCABULARIES[:2])}")
+        if found <= set(_VOCABULARIES[2:]) and find_spec("sentencepiece") is None:
+            raise UserError(
+                f"{source}: reading {place.name}/{min(found)} needs sentencepiece: pip install sentencepiece"
+            )
     files = list(place.glob("*.safetensors"))
     plain = [f for f in files if f.name.count(".") == 1]
     special = [f for f in files if variant and f".{variant}" in f.name]

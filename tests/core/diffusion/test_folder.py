@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from huggingface_hub import constants
 
 from core.contracts import Context
+from core.diffusion import folder as folder_module
 from core.diffusion.folder import located, network_config, open_pipeline, whole
 from core.diffusion.latent import KINDS
+from core.diffusion.process import DiffusionProcess, FlowProcess
 from core.discovery import get_registry
 from core.errors import UserError
 
@@ -145,3 +148,37 @@ def test_what_the_hub_has_cached_needs_no_network(folder: Path, hub: Path) -> No
 @pytest.mark.parametrize("name", ["./nowhere", "no such model", "a/b/c"])
 def test_neither_folder_nor_name_is_told(name: str) -> None:
     assert refused(name) == f"there is no folder {name}, and it is no name on the hub either (owner/name)"
+
+
+def test_a_vocabulary_that_needs_another_library_says_so(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for file in (copy / "tokenizer").iterdir():
+        file.unlink()
+    (copy / "tokenizer" / "spiece.model").write_text("pieces")
+    monkeypatch.setattr(folder_module, "find_spec", lambda name: None)
+    assert refused(copy).endswith("reading tokenizer/spiece.model needs sentencepiece: pip install sentencepiece")
+
+
+def test_a_scheduler_is_read_by_its_own_class(copy: Path) -> None:
+    """As public folders of Stable Diffusion have it; what a prior takes from it is the same."""
+    plain = open_pipeline(str(copy), KINDS, ACCEPTS).load("scheduler")
+    index = json.loads((copy / "model_index.json").read_text())
+    (copy / "model_index.json").write_text(json.dumps(index | {"scheduler": ["diffusers", "PNDMScheduler"]}))
+    other = open_pipeline(str(copy), KINDS, ACCEPTS).load("scheduler")
+    assert type(other).__name__ == "PNDMScheduler" != type(plain).__name__
+    process = DiffusionProcess.from_scheduler(other)
+    assert process.parametrization == "v_prediction"
+    assert torch.equal(process.alphas_cumprod, plain.alphas_cumprod.double())
+
+
+@pytest.mark.parametrize("tokens", [16, 256, 4096])
+def test_a_flow_is_shifted_by_its_picture_or_by_a_number(tokens: int) -> None:
+    from diffusers import DPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler
+    from diffusers.pipelines.flux.pipeline_flux import calculate_shift
+
+    dynamic = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, shift=3.0)
+    found = DiffusionProcess.from_scheduler(dynamic, tokens).timestep(torch.tensor([0.25]))
+    assert float(found) == pytest.approx(float(dynamic.time_shift(calculate_shift(tokens), 1.0, torch.tensor(0.25))))
+    solver = DPMSolverMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=2.5)
+    for steps, shift in ((FlowMatchEulerDiscreteScheduler(shift=3.0), 3.0), (solver, 2.5)):
+        process = DiffusionProcess.from_scheduler(steps, tokens)
+        assert isinstance(process, FlowProcess) and process.shift == shift and process.parametrization == "flow"
