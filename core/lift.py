@@ -17,7 +17,7 @@ from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from core.asked import Asked, PictureConfig
+from core.asked import Asked, PictureConfig, read_prompt
 from core.config.base import ComponentSpec, Slot
 from core.config.base import Config as BaseConfig
 from core.config.schedule import Schedule
@@ -65,7 +65,7 @@ class LiftConfig(BaseConfig):
     """A scene, what guides it, and what it is exported as."""
 
     prompt: str = ""
-    """The sentence; a job that is given a picture may do without."""
+    """The sentence, or `@FILE` with it; a job that is given a picture may do without."""
     image: Path | None = None
     """A picture of the object, or a folder of pictures with their cameras."""
     picture: PictureConfig = PictureConfig()
@@ -98,7 +98,7 @@ class LiftConfig(BaseConfig):
     def _says_something(cls, value: str) -> str:
         if value and not value.strip():
             raise ValueError("expected a text, found only spaces")
-        return value
+        return read_prompt(value)
 
     @model_validator(mode="after")
     def _is_led(self) -> LiftConfig:

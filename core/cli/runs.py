@@ -40,7 +40,7 @@ def attach(app: typer.Typer) -> None:
 
 
 def text(
-    prompt: Annotated[str, typer.Argument(help="The sentence, in quotes.")],
+    prompt: Annotated[str, typer.Argument(help="The sentence, in quotes; @FILE reads it from a file.")],
     overrides: Overrides = None,
     config: Annotated[
         str, typer.Option("--config", metavar="FILE|PRESET", help="The job to start from.")
