@@ -19,7 +19,6 @@ from core.registry import ModelInfo
 from plugins.models.aliases import VARIABLE, aliases, listing, resolve
 
 FIRST, SECOND = "stable-diffusion-v1-5/stable-diffusion-v1-5", "sd-legacy/stable-diffusion-v1-5"
-PENDING = {"controlnet", "instruct-pix2pix"}
 PARTS = ("unet", "vae", "text_encoder")
 
 
@@ -172,7 +171,7 @@ def test_the_table_fits_the_registry_and_every_entry_has_a_licence() -> None:
     known = {entry.name for entry in get_registry().entries("prior")}
     for model in listing():
         assert model.licence and model.mirrors and model.about[0].isupper()
-        assert not model.prior or model.prior in known | PENDING
+        assert not model.prior or model.prior in known
     wanted = {"sd15", "sd21-base", "sd21", "sdxl", "if-xl", "sd3-medium", "sd35-medium", "flux-dev", "flux-schnell"}
     wanted |= {"kandinsky22", "karlo", "ip2p", "zero123-xl", "stable-zero123", "mvdream"}
     assert wanted | {f"controlnet-{k}" for k in ("normal", "depth", "canny")} <= set(aliases())
