@@ -61,7 +61,8 @@ def draw_embedding(
         found = prior(
             torch.cat([x, x]), timestep=t, proj_embedding=embedding, encoder_hidden_states=states, attention_mask=mask
         )
-        guided = combine(*found.predicted_image_embedding.chunk(2), scale)
+        low, high = found.predicted_image_embedding.chunk(2)
+        guided = combine(low, high, scale)
         after = times[k + 1] if k + 1 < len(times) else None
         x = scheduler.step(guided, timestep=t, sample=x, generator=generator, prev_timestep=after).prev_sample
     drawn: Tensor = prior.post_process_latents(x)

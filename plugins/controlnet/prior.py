@@ -29,6 +29,7 @@ class ControlNet(PretrainedClip):
 
     pipelines: ClassVar[tuple[str, ...]] = ("StableDiffusionPipeline", "StableDiffusionControlNetPipeline")
     sees_render = True
+    controlnet: Any
 
     class Config(PretrainedClipConfig):
         model: str = Field("sd15", min_length=1)

@@ -34,6 +34,7 @@ class Karlo(Pretrained):
         "decoder": "diffusers.UNet2DConditionModel", "decoder_scheduler": "diffusers.UnCLIPScheduler",
     }  # fmt: skip
     network_name = "decoder"
+    decoder: Any
     guidance_scale = 4.0
 
     class Config(PretrainedConfig):
