@@ -15,3 +15,5 @@ def register(registry):  # type: ignore[no-untyped-def]
     registry.add("data", "procedural-views", "plugins.procedural.views:ProceduralViews",
                  "posed pictures of one procedural object, some of them held out",
                  gives=["camera", "target", "target-mask"])  # fmt: skip
+    registry.add("data", "procedural-shapes", "plugins.procedural.shapes:ProceduralShapes",
+                 "solids of procedural objects as exact signed distances", gives=["camera"])  # fmt: skip

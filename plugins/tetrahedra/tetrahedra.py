@@ -22,9 +22,9 @@ from core.meshing.sampling import sample_surface
 from core.meshing.signals import surface_signal
 from core.meshing.start import ellipsoid_distance, load_mesh, sphere_distance
 from core.meshing.surface import extract, overrides
+from core.meshing.tetrahedra import cross, triangulate
 from core.types import Mesh, Render
 from plugins.tetrahedra.grid import RING, Lattice
-from plugins.tetrahedra.marching import cross, triangulate
 
 
 class Tetrahedra(HashField):

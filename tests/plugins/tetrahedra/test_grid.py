@@ -9,8 +9,8 @@ import torch
 import trimesh
 from torch import Tensor
 
+from core.meshing.tetrahedra import TABLE, cross, triangulate
 from plugins.tetrahedra.grid import Lattice
-from plugins.tetrahedra.marching import TABLE, cross, triangulate
 
 
 def determinants(lattice: Lattice, tets: Tensor) -> Tensor:

@@ -1,0 +1,1 @@
+"""MeshDiffusion (Liu et al. 2023): diffusion on deformable tetrahedral grids."""
