@@ -72,6 +72,7 @@ class LatentSpace(Prior):
 
     network_name = "unet"
     unet: Any
+    transformer: Any
 
     def __init__(
         self, options: Any, context: Context, parts: dict[str, Any], image_size: int | None = None,
