@@ -96,8 +96,6 @@ class Pretrained(LatentSpace):
         super().__init__(options, context, parts, options.image_size, getattr(torch, options.precision), True)
         self._fit_memory()
 
-    # Loading
-
     @classmethod
     def open(cls, options: Any, context: Context) -> Pipeline:
         """The pipeline's folder, checked.
@@ -151,8 +149,6 @@ class Pretrained(LatentSpace):
     def process_of(self, scheduler: Any) -> DiffusionProcess:
         return DiffusionProcess.from_scheduler(scheduler, (self.latent_shape[1] // self.patch) ** 2)
 
-    # Memory
-
     def _fit_memory(self) -> None:
         o, network = self.options, self.network
         if o.attention == "sliced":
@@ -186,8 +182,6 @@ class Pretrained(LatentSpace):
             return super().decode(latents)
         with memory.visiting(self.vae.decoder, self.device, torch.device("cpu")):
             return super().decode(latents)
-
-    # Texts
 
     def tower(self, name: str) -> Any:
         """A text tower, loaded at the first call, on the prior's device."""
