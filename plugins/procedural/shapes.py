@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -27,17 +27,18 @@ class Shape:
     """One solid.
 
     Attributes:
-        category: its class.  caption: a sentence for it.
+        seed: the object's.  category: its class.  caption: a sentence for it.
         distance: [N] signed distances at points [N, 3], world units, negative inside.
         mesh: its surface on a grid of so many points a side, with colours.
         surface: so many points [N, 3] spread over its surface.
     """
 
+    seed: int
     category: str
     caption: str
-    distance: Callable[[NDArray[Any]], NDArray[np.float64]]
-    mesh: Callable[[int], Mesh]
-    surface: Callable[[int], torch.Tensor]
+    distance: Callable[[NDArray[Any]], NDArray[np.float64]] = field(compare=False)
+    mesh: Callable[[int], Mesh] = field(compare=False)
+    surface: Callable[[int], torch.Tensor] = field(compare=False)
 
 
 class ProceduralShapes(DataSource):
@@ -93,7 +94,7 @@ class ProceduralShapes(DataSource):
             return torch.from_numpy(made.surface(count)[0]).float()
 
         caption = captions(CATEGORIES[name].nouns, None, "matte")[0]
-        return Shape(name, caption, made.sdf, mesh, surface)
+        return Shape(made.seed, name, caption, made.sdf, mesh, surface)
 
     def batch(self, step: Step) -> dict[str, Any]:
         chosen = torch.randint(len(self), (self.options.batch,), generator=step.generator("shapes")).tolist()
