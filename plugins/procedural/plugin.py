@@ -17,3 +17,5 @@ def register(registry):  # type: ignore[no-untyped-def]
                  gives=["camera", "target", "target-mask"])  # fmt: skip
     registry.add("data", "procedural-shapes", "plugins.procedural.shapes:ProceduralShapes",
                  "solids of procedural objects as exact signed distances", gives=["camera"])  # fmt: skip
+    registry.add("data", "procedural-points", "plugins.procedural.points:ProceduralPoints",
+                 "points with normals and colours on the surfaces of procedural objects")  # fmt: skip

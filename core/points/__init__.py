@@ -1,0 +1,1 @@
+"""Networks and solvers over sets of points: neighbourhoods, point-voxel convolutions, surfaces, distances of sets."""
