@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from core import __version__
-from core.cli import assets, authoring, catalogue, commands, machine, runs, sample, views
+from core.cli import assets, authoring, catalogue, commands, machine, preview, runs, sample, views
 
 app = typer.Typer(
     name="maquette",
@@ -39,5 +39,5 @@ def root(
     """The last three are taken out of the command line before it gets here, so they may stand anywhere."""
 
 
-for group in (runs, sample, views, assets, catalogue, authoring, machine, commands):
+for group in (runs, preview, sample, views, assets, catalogue, authoring, machine, commands):
     group.attach(app)

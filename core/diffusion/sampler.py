@@ -85,11 +85,12 @@ def denoise(
 
 @torch.no_grad()
 def ddim(
-    prior: Prior, condition: Condition, negative: Condition, scale: float, steps: int = 25, seed: int = 0
-) -> Tensor:
+    prior: Prior, condition: Condition, negative: Condition, scale: float, steps: int = 25, seed: int = 0,
+    away: Sequence[Away] = (),
+) -> Tensor:  # fmt: skip
     """[B, H, W, 3] pictures in [0, 1] of a prior that tells the shape of its latents."""
     count = len(condition.text)  # type: ignore[arg-type]
     shape = (count, *prior.latent_shape)  # type: ignore[misc]
     start = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
     start = start.to(prior.process.alphas_cumprod.device)
-    return prior.decode(ddim_latents(prior, start, condition, negative, scale, steps))
+    return prior.decode(ddim_latents(prior, start, condition, negative, scale, steps, away=away))

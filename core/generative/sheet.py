@@ -35,8 +35,11 @@ def _image(rgb: Tensor) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(values.numpy()))
 
 
-def sample_sheet(pictures: Sequence[Image.Image], title: str, labels: Sequence[str] | None = None) -> Image.Image:
-    """Pictures of one size in a grid, wider than high, with their numbers (or ``labels``) below and a title above.
+def sample_sheet(
+    pictures: Sequence[Image.Image], title: str, labels: Sequence[str] | None = None, columns: int | None = None
+) -> Image.Image:
+    """Pictures of one size in a grid of ``columns`` (or wider than high), with their numbers (or ``labels``) below and
+    a title above.
 
     Small pictures are enlarged by whole factors, so that their pixels stay what they are.
 
@@ -48,10 +51,7 @@ def sample_sheet(pictures: Sequence[Image.Image], title: str, labels: Sequence[s
     names = list(labels) if labels is not None else [f"{k:02d}" for k in range(len(pictures))]
     factor = max(1, 160 // pictures[0].width)
     width, height = pictures[0].width * factor, pictures[0].height * factor
-    columns = min(len(pictures), max(1, math.ceil(math.sqrt(len(pictures) * 1.2)))) if len(pictures) > 4 else 4
-    if len(pictures) in (8, 12, 16):
-        columns = 4
-    columns = min(columns, len(pictures))
+    columns = min(columns or _columns(len(pictures)), len(pictures))
     rows = math.ceil(len(pictures) / columns)
     gap, text = max(8, width // 24), max(11, width // 16)
     top = gap + text * 2
@@ -64,6 +64,10 @@ def sample_sheet(pictures: Sequence[Image.Image], title: str, labels: Sequence[s
         sheet.paste(picture.resize((width, height), Image.Resampling.NEAREST), (x, y))
         pen.text((x + width / 2, y + height + text * 0.7), name, _SOFT, ImageFont.load_default(text), anchor="mm")
     return sheet
+
+
+def _columns(count: int) -> int:
+    return 4 if count <= 4 or count in (8, 12, 16) else math.ceil(math.sqrt(count * 1.2))
 
 
 def _clipped(pen: ImageDraw.ImageDraw, text: str, size: int, width: float) -> str:
