@@ -27,17 +27,17 @@ from core.points.layers import (
 class DownConfig(Config):
     """One level downwards: convolutions, then fewer points."""
 
-    channels: int = Field(0, ge=0)
+    channels: int = Field(default=0, ge=0)
     """Width of the convolutions; 0 has none."""
-    blocks: int = Field(1, ge=1)
+    blocks: int = Field(default=1, ge=1)
     """Convolutions; levels after the first have one whatever is said here, as the published networks have."""
-    resolution: int = Field(8, ge=2)
+    resolution: int = Field(default=8, ge=2)
     """Voxels along a side of their grid."""
     centers: int = Field(ge=1)
     """Points that are left."""
     radius: float = Field(gt=0)
     """Of their neighbourhoods, in the points' units."""
-    neighbours: int = Field(32, ge=1)
+    neighbours: int = Field(default=32, ge=1)
     """Points that are looked at in each."""
     mlp: tuple[int, ...]
     """Widths of the network over neighbours."""
@@ -50,9 +50,9 @@ class UpConfig(Config):
     """Widths of the network over features from below and from beside."""
     channels: int = Field(ge=8)
     """Width of the convolutions."""
-    blocks: int = Field(1, ge=1)
+    blocks: int = Field(default=1, ge=1)
     """Convolutions."""
-    resolution: int = Field(8, ge=2)
+    resolution: int = Field(default=8, ge=2)
     """Voxels along a side of their grid."""
 
 
@@ -71,9 +71,9 @@ class UnetConfig(Config):
         UpConfig(mlp=(32, 32), channels=32, resolution=8),
     )
     """And back, as many."""
-    head: int = Field(64, ge=8)
+    head: int = Field(default=64, ge=8)
     """Width of the last layer."""
-    dropout: float = Field(0.1, ge=0, lt=1)
+    dropout: float = Field(default=0.1, ge=0, lt=1)
     """In convolutions and the head."""
 
 
