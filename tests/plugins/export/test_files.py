@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import struct
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from plugins.export import turntable
 from plugins.export.assets import TexturedConfig
 from plugins.export.gallery import GalleryExporter, gallery_row
 from plugins.export.glb import GlbExporter
-from plugins.export.obj import ObjExporter
+from plugins.export.obj import ObjExporter, obj_text
 from plugins.export.ply import PlyExporter
 from plugins.export.preview import PreviewExporter, around, load_glb, render_mesh
 from plugins.export.sheet import SheetExporter
@@ -290,3 +291,28 @@ def test_a_file_without_a_texture_is_refused(tmp_path):
     trimesh.creation.box().export(tmp_path / "bare.glb")
     with pytest.raises((ValueError, UserError), match="no textured mesh"):
         load_glb(tmp_path / "bare.glb")
+
+
+def test_the_obj_writer_takes_as_many_python_steps_for_many_faces_as_for_few() -> None:
+    def steps(count: int) -> int:
+        generator = torch.Generator().manual_seed(0)
+        faces = torch.randint(count, (count, 3), generator=generator)
+        points = torch.rand(count, 3, generator=generator)
+        mesh = Mesh(points, faces, normals=points, uv=points[:, :2])
+        seen = 0
+
+        def trace(frame, event, argument):
+            nonlocal seen
+            seen += frame.f_code.co_filename.endswith("obj.py")
+            return trace
+
+        sys.settrace(trace)
+        try:
+            text = obj_text(mesh, "a", "a.mtl")
+        finally:
+            sys.settrace(None)
+        assert text.count("\nf ") == text.count("\nv ") == count
+        assert f"f {faces[0, 0] + 1}/{faces[0, 0] + 1}/{faces[0, 0] + 1} " in text
+        return seen
+
+    assert steps(10) == steps(500) > 0
