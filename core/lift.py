@@ -46,7 +46,7 @@ class GuidanceConfig(BaseConfig):
 
 
 class InitConfig(BaseConfig):
-    """A generator's sample that the geometry starts from."""
+    """A generator's sample that the lift starts from."""
 
     run: Path
     """The folder of the run that fitted the generator."""
@@ -68,6 +68,8 @@ class LiftConfig(BaseConfig):
     """The sentence, or `@FILE` with it; a job that is given a picture may do without."""
     image: Path | None = None
     """A picture of the object, or a folder of pictures with their cameras."""
+    draw: InitConfig | None = None
+    """A fitted generator of pictures that draws the given picture; null takes `image`."""
     picture: PictureConfig = PictureConfig()
     """Where the picture was taken from, and what in it is the object."""
     negative_prompt: str = ""
@@ -104,6 +106,8 @@ class LiftConfig(BaseConfig):
     def _is_led(self) -> LiftConfig:
         if not self.prompt.strip() and self.image is None:
             raise ValueError(_NOTHING_ASKED)
+        if self.draw is not None and self.image is not None:
+            raise ValueError("draw: the picture is given by image; give one of the two")
         if not self.guidance and not self.losses:
             raise ValueError("expected a guidance, or losses on pictures that the data gives: nothing leads this lift")
         return self
@@ -185,7 +189,7 @@ class Lift(Task):
         self.prompts: PromptProcessor = build(options.prompts)
         estimate = context.parts["registry"].hooks.estimate_elevation
         self.asked = Asked(
-            options.prompt, options.negative_prompt, self.prompts, options.image, options.picture,
+            options.prompt, options.negative_prompt, self.prompts, self._image(), options.picture,
             lambda views: estimate(views=views),
         )  # fmt: skip
         context.parts["asked"] = self.asked
@@ -208,6 +212,16 @@ class Lift(Task):
 
         prompt = self.options.prompt if init.prompt is None else init.prompt
         return first_scene(init.run, init.type, prompt, init.seed, self.context)
+
+    def _image(self) -> Path | None:
+        """The given picture, drawn first where a generator is to draw it."""
+        draw = self.options.draw
+        if draw is None:
+            return self.options.image
+        from core.generative.drawing import drawn_picture
+
+        prompt = self.options.prompt if draw.prompt is None else draw.prompt
+        return drawn_picture(draw.run, draw.type, prompt, draw.seed, self.context)
 
     def _loss(self, name: str) -> Any:
         return self.context.parts["registry"].find("loss", name).load()

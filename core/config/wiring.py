@@ -12,6 +12,8 @@ from core.signals import alternatives, missing
 
 _FROM_JOB = {"text": "prompt", "image": "image"}
 """Signals that the job supplies itself, by the option of the task which holds them."""
+_MADE = {"draw": "image"}
+"""Options by which a task makes such a signal itself."""
 
 
 def signals_of(use: Use) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -23,14 +25,15 @@ def signals_of(use: Use) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 def job_gives(options: Any, written: Mapping[str, Node]) -> set[str]:
-    """What the task's own options supply: ``text`` with a prompt, ``image`` with a picture.
+    """What the task's own options supply: ``text`` with a prompt, ``image`` with a picture given or to be drawn.
 
     Args:
         options: the task's options; None where they are faulty, and then what was ``written`` counts.
     """
+    names = [(name, signal) for signal, name in _FROM_JOB.items()] + list(_MADE.items())
     if options is None:
-        return {signal for signal, name in _FROM_JOB.items() if name in written and written[name].raw}
-    return {signal for signal, name in _FROM_JOB.items() if getattr(options, name, None)}
+        return {signal for name, signal in names if name in written and written[name].raw}
+    return {signal for name, signal in names if getattr(options, name, None)}
 
 
 def unmet(uses: Sequence[Use], given: Collection[str], registry: Any, lost: Collection[str] = ()) -> list[str]:

@@ -78,17 +78,42 @@ def first_scene(folder: Path, expected: str, prompt: str, seed: int, context: Co
     Raises:
         UserError: no such run, a run of another generator than ``expected``, or one that makes pictures.
     """
+    run, generator = _opened(folder, expected, context, "init")
+    (made,) = draw(generator, 1, seed, ask(prompt))
+    if not isinstance(made, Scene):
+        raise UserError(f"init: '{run.job.stages[-1].task.name}' makes pictures, and a lift starts from an object")
+    return made
+
+
+def drawn_picture(folder: Path, expected: str, prompt: str, seed: int, context: Context) -> Path:
+    """One picture of a fitted generator, for a lift to follow: a file among the run's samples, drawn once.
+
+    Raises:
+        UserError: no such run, a run of another generator than ``expected``, or one that makes objects.
+    """
+    from core.generative.sheet import picture_of
+    from core.run import slug
+
+    run, generator = _opened(folder, expected, context, "draw")
+    path = run.folder / "samples" / f"drawn-{slug(prompt)[:48]}-step{run.step}-seed{seed}.png"
+    if not path.is_file():
+        (made,) = draw(generator, 1, seed, ask(prompt))
+        if isinstance(made, Scene):
+            raise UserError(f"draw: '{run.job.stages[-1].task.name}' makes objects; set init.run to start from one")
+        path.parent.mkdir(exist_ok=True)
+        picture_of(made).save(path)
+    return path
+
+
+def _opened(folder: Path, expected: str, context: Context, key: str) -> tuple[Run, Generator]:
     try:
         run, generator = open_generator(folder, registry=context.parts["registry"], device=context.device)
     except UserError as error:
-        raise UserError(f"init.run: {error}") from None
+        raise UserError(f"{key}.run: {error}") from None
     name = run.job.stages[-1].task.name
     if expected and name.rpartition("/")[2] != expected.rpartition("/")[2]:
-        raise UserError(f"init: a run of '{expected}' was expected and {folder} fitted '{name}'")
-    (made,) = draw(generator, 1, seed, ask(prompt))
-    if not isinstance(made, Scene):
-        raise UserError(f"init: '{name}' makes pictures, and a lift starts from an object")
-    return made
+        raise UserError(f"{key}: a run of '{expected}' was expected and {folder} fitted '{name}'")
+    return run, generator
 
 
 def class_of(prompt: str, names: Sequence[str], who: str) -> int | None:

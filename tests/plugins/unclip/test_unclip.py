@@ -142,3 +142,21 @@ def test_too_little_data_and_a_family_without_clip(tmp_path: Path) -> None:
         fit(tmp_path / "b", f"family={tmp_path}")
     with pytest.raises(UserError, match="weights: there is no folder"):
         fit(tmp_path / "c", f"weights={tmp_path / 'none'}")
+
+
+def test_a_lift_follows_a_drawn_picture(run: Any, tmp_path: Path) -> None:
+    from core.generative.drawing import drawn_picture
+
+    sets = ["prompt=a red mug", f"draw.run={run.folder}"]
+    assert load_job("unclip-to-3d", sets, get_registry()).stages[0].task.options.draw.type == "unclip"
+    with pytest.raises(UserError, match="draw: the picture is given by image; give one of the two"):
+        load_job("unclip-to-3d", [*sets, f"image={image(tmp_path / 'a.png', (9, 9, 9))}"], get_registry())
+    context = Context(parts={"registry": get_registry()})
+    path = drawn_picture(run.folder, "unclip", "a red mug", 3, context)
+    assert path.parent == run.folder / "samples" and Image.open(path).size == (16, 16)
+    before = path.stat().st_mtime_ns
+    assert drawn_picture(run.folder, "unclip", "a red mug", 3, context) == path and path.stat().st_mtime_ns == before
+    with pytest.raises(UserError, match="draw: a run of 'lion' was expected"):
+        drawn_picture(run.folder, "lion", "a red mug", 3, context)
+    with pytest.raises(UserError, match="draw.run: .* is not a run"):
+        drawn_picture(tmp_path, "unclip", "a red mug", 3, context)
