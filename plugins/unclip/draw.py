@@ -26,21 +26,21 @@ BACKGROUND = 0.5
 class SamplingConfig(BaseConfig):
     """How pictures are drawn."""
 
-    prior_steps: int = Field(25, ge=2)
+    prior_steps: int = Field(default=25, ge=2)
     """Steps of the prior."""
-    prior_scale: float = Field(4.0, ge=0)
+    prior_scale: float = Field(default=4.0, ge=0)
     """Guidance of the prior; 1 is none."""
-    candidates: int = Field(2, ge=1)
+    candidates: int = Field(default=2, ge=1)
     """Embeddings drawn for each picture, of which the nearest to the text's is kept."""
-    decoder_steps: int = Field(25, ge=2)
+    decoder_steps: int = Field(default=25, ge=2)
     """Steps of the decoder."""
-    decoder_scale: float = Field(4.0, ge=0)
+    decoder_scale: float = Field(default=4.0, ge=0)
     """Guidance of the decoder; 1 is none."""
     text: bool = True
     """Whether the decoder hears the sentence beside the embedding."""
-    upsampler_steps: int = Field(7, ge=2)
+    upsampler_steps: int = Field(default=7, ge=2)
     """Steps of the upsampler."""
-    batch: int = Field(16, ge=1)
+    batch: int = Field(default=16, ge=1)
     """Pictures drawn at once."""
     image: Path | None = None
     """A picture to draw again (variations), or to start from."""
@@ -48,7 +48,7 @@ class SamplingConfig(BaseConfig):
     """A second picture: those drawn lead from the first to it."""
     text_from: str = ""
     """What the picture shows now; those drawn lead towards the sentence instead (text diff)."""
-    turn: float = Field(0.5, gt=0, le=1)
+    turn: float = Field(default=0.5, gt=0, le=1)
     """How far a text diff turns the embedding at most, as a share of the way (0.25 to 0.5 in the paper)."""
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from core.errors import UserError
 
 State = dict[str, Tensor]
+Table = dict[tuple[str, ...], str]
 
 PREFIXES = {"prior": "model.", "decoder": "model.", "text_proj": "model.", "super_res_first": "model_first_steps.",
             "super_res_last": "model_last_step."}  # fmt: skip
@@ -83,7 +84,7 @@ def to_karlo(name: str, network: Any) -> State:
 
 def _rows(name: str, network: Any) -> Iterator[tuple[tuple[str, ...], str]]:
     """``(keys here, key there)``, several here where the original is fused."""
-    table = {"prior": _prior, "text_proj": lambda _: {(h,): t for h, t in _TEXT.items()}}.get(name, _unet)(network)
+    table = _prior(network) if name == "prior" else _text() if name == "text_proj" else _unet(network)
     mine = set(network.state_dict())
     for here, there in table.items():
         for end in ("", ".weight", ".bias"):
@@ -96,8 +97,12 @@ def _rows(name: str, network: Any) -> Iterator[tuple[tuple[str, ...], str]]:
         raise UserError(f"Karlo's layout has no place for {min(left)} of '{name}'")
 
 
-def _prior(network: Any) -> dict[tuple[str, ...], str]:
-    table = {(h,): t for h, t in _PRIOR.items()}
+def _text() -> Table:
+    return {(h,): t for h, t in _TEXT.items()}
+
+
+def _prior(network: Any) -> Table:
+    table: Table = {(h,): t for h, t in _PRIOR.items()}
     for k in range(len(network.transformer_blocks)):
         here, there = f"transformer_blocks.{k}", f"transformer.resblocks.{k}"
         table |= {(f"{here}.{h}",): f"{there}.{t}" for h, t in _PRIOR_BLOCK.items()}
@@ -105,10 +110,10 @@ def _prior(network: Any) -> dict[tuple[str, ...], str]:
     return table
 
 
-def _unet(network: Any) -> dict[tuple[str, ...], str]:
+def _unet(network: Any) -> Table:
     """Blocks are counted through there; what halves or doubles the size is a block of its own, or joins the last."""
     config = network.config
-    table = {(h,): t for h, t in _UNET.items()}
+    table: Table = {(h,): t for h, t in _UNET.items()}
     count, levels = 1, len(config.block_out_channels)
     for b, kind in enumerate(config.down_block_types):
         for j in range(config.layers_per_block):
@@ -130,17 +135,17 @@ def _unet(network: Any) -> dict[tuple[str, ...], str]:
     return table | _attention("mid_block.attentions.0", "middle_block.1")
 
 
-def _block(here: str, j: int, there: str, attended: bool) -> dict[tuple[str, ...], str]:
+def _block(here: str, j: int, there: str, attended: bool) -> Table:
     table = _resnet(f"{here}.resnets.{j}", f"{there}.0")
     return table | (_attention(f"{here}.attentions.{j}", f"{there}.1") if attended else {})
 
 
-def _resnet(here: str, there: str) -> dict[tuple[str, ...], str]:
+def _resnet(here: str, there: str) -> Table:
     return {(f"{here}.{h}",): f"{there}.{t}" for h, t in _RESNET.items()}
 
 
-def _attention(here: str, there: str) -> dict[tuple[str, ...], str]:
-    table: dict[tuple[str, ...], str] = {(f"{here}.{h}",): f"{there}.{t}" for h, t in _ATTENTION.items()}
+def _attention(here: str, there: str) -> Table:
+    table: Table = {(f"{here}.{h}",): f"{there}.{t}" for h, t in _ATTENTION.items()}
     return table | {tuple(f"{here}.{h}" for h in names): f"{there}.{fused}" for fused, names in _FUSED.items()}
 
 

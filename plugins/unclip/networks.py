@@ -8,6 +8,7 @@ convolutional UNet beside the low-resolution picture.
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -23,40 +24,40 @@ PARTS = {"prior": ("prior",), "decoder": ("text_proj", "decoder"), "upsampler": 
 class PriorConfig(BaseConfig):
     """The diffusion prior."""
 
-    width: int = Field(128, ge=8)
+    width: int = Field(default=128, ge=8)
     """Numbers per token, a multiple of `heads`."""
-    heads: int = Field(4, ge=1)
+    heads: int = Field(default=4, ge=1)
     """Heads of attention."""
-    layers: int = Field(4, ge=1)
+    layers: int = Field(default=4, ge=1)
     """Blocks of the transformer."""
-    text_drop: float = Field(0.1, ge=0, le=1)
+    text_drop: float = Field(default=0.1, ge=0, le=1)
     """Share of pictures whose text is kept from it in training, for guidance."""
-    clip: float = Field(10.0, gt=0)
+    clip: float = Field(default=10.0, gt=0)
     """Estimates of the whitened embedding are kept within plus and minus this in sampling."""
 
 
 class DecoderConfig(BaseConfig):
     """The decoder."""
 
-    size: int = Field(32, ge=8)
+    size: int = Field(default=32, ge=8)
     """Side of its pictures in pixels."""
     channels: tuple[int, ...] = (16, 48, 96, 128)
     """Width at each resolution, the finest first; all but the finest attend."""
-    layers: int = Field(1, ge=1)
+    layers: int = Field(default=1, ge=1)
     """Residual blocks at each resolution."""
-    head: int = Field(16, ge=4)
+    head: int = Field(default=16, ge=4)
     """Width of a head of attention."""
-    context: int = Field(128, ge=8)
+    context: int = Field(default=128, ge=8)
     """Width of the context."""
-    tokens: int = Field(4, ge=1)
+    tokens: int = Field(default=4, ge=1)
     """Context tokens that the picture embedding becomes."""
-    groups: int = Field(8, ge=1)
+    groups: int = Field(default=8, ge=1)
     """Groups of normalisation."""
-    embedding_drop: float = Field(0.1, ge=0, le=1)
+    embedding_drop: float = Field(default=0.1, ge=0, le=1)
     """Share of pictures whose embedding is replaced by the learned null in training."""
-    text_drop: float = Field(0.5, ge=0, le=1)
+    text_drop: float = Field(default=0.5, ge=0, le=1)
     """Share of pictures whose text is kept from it, drawn apart from the other; 1: it never hears text."""
-    vlb: float = Field(1e-3, ge=0)
+    vlb: float = Field(default=1e-3, ge=0)
     """Weight of the variational bound, which teaches the variance, summed over timesteps in bits per number."""
 
     @field_validator("channels")
@@ -70,15 +71,15 @@ class DecoderConfig(BaseConfig):
 class UpsamplerConfig(BaseConfig):
     """The upsampler."""
 
-    size: int = Field(64, ge=16)
+    size: int = Field(default=64, ge=16)
     """Side of its pictures in pixels."""
     channels: tuple[int, ...] = (32, 64)
     """Width at each resolution, the finest first."""
-    layers: int = Field(1, ge=1)
+    layers: int = Field(default=1, ge=1)
     """Residual blocks at each resolution."""
-    groups: int = Field(8, ge=1)
+    groups: int = Field(default=8, ge=1)
     """Groups of normalisation."""
-    crop: float = Field(0.5, gt=0, le=1)
+    crop: float = Field(default=0.5, gt=0, le=1)
     """Side of the crops it is trained on, as a share of the picture's."""
     blur: tuple[float, float] = (0.4, 0.8)
     """Range of standard deviations, in pixels, of the blur that the small picture gets in training."""
@@ -155,11 +156,9 @@ def build_schedulers(clip: float = 10.0) -> dict[str, Any]:
 
 def text_projection_class() -> Any:
     """diffusers' class of ``text_proj``, wherever this version keeps it."""
-    try:
-        from diffusers.pipelines.deprecated.unclip.text_proj import UnCLIPTextProjModel
-    except ImportError:
-        from diffusers.pipelines.unclip.text_proj import UnCLIPTextProjModel
-    return UnCLIPTextProjModel
+    from diffusers import UnCLIPPipeline
+
+    return import_module(UnCLIPPipeline.__module__).UnCLIPTextProjModel
 
 
 @torch.no_grad()
@@ -170,8 +169,9 @@ def whiten(networks: nn.ModuleDict, mean: torch.Tensor, std: torch.Tensor) -> No
     null embedding as their mean: with raw embeddings the first hundreds of steps go into finding that out.
     """
     if "prior" in networks:
-        networks["prior"].clip_mean.copy_(mean[None])
-        networks["prior"].clip_std.copy_(std[None])
+        prior: Any = networks["prior"]
+        prior.clip_mean.copy_(mean[None])
+        prior.clip_std.copy_(std[None])
     if "text_proj" in networks:
         projection: Any = networks["text_proj"]
         projection.learned_classifier_free_guidance_embeddings.copy_(mean)

@@ -39,7 +39,8 @@ def sample_embedding(
         guess = prior(
             torch.cat([x, x]), t.to(x.device), both.embedding, both.states, both.mask
         ).predicted_image_embedding
-        guess = combine(*guess.chunk(2), scale)
+        away, led = guess.chunk(2)
+        guess = combine(away, led, scale)
         x = scheduler.step(guess, t, x, prev_timestep=after, generator=generator).prev_sample
     return prior.post_process_latents(x)
 

@@ -74,7 +74,7 @@ class Tower:
     def __init__(self, tokenizer: Any, text: Any, vision: Any, normal: tuple[Any, Any] = ((0.5,) * 3,) * 2) -> None:
         self.tokenizer = tokenizer
         self.text = text.float().eval().requires_grad_(False)
-        self.vision = None if vision is None else vision.float().eval().requires_grad_(False)
+        self.vision: Any = None if vision is None else vision.float().eval().requires_grad_(False)
         self.normal = normal
         if text.config.hidden_size != text.config.projection_dim:
             raise UserError(
