@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
@@ -169,16 +169,16 @@ class SdeConfig(Config):
 
     type: Literal["vp", "geometric", "sub-vp", "ve"] = "vp"
     """Variance preserving with a linear rate; preserving with a geometric variance; sub-VP; variance exploding."""
-    first: float | None = Field(None, gt=0)
+    first: float | None = Field(default=None, gt=0)
     """Rate (vp, sub-vp) or variance (geometric, ve) at time 0; the published value where not given."""
-    last: float | None = Field(None, gt=0)
+    last: float | None = Field(default=None, gt=0)
     """Rate or variance at time 1; the published value where not given."""
-    start: float | None = Field(None, ge=0, lt=1)
+    start: float | None = Field(default=None, ge=0, lt=1)
     """Least time of training; 0.01 of vp and sub-vp, 0 of the others where not given."""
 
     def build(self) -> SDE:
         """The process."""
-        made = {"vp": VPSDE, "geometric": GeometricVPSDE, "sub-vp": SubVPSDE, "ve": VESDE}[self.type]
+        made: Any = {"vp": VPSDE, "geometric": GeometricVPSDE, "sub-vp": SubVPSDE, "ve": VESDE}[self.type]
         names = ("beta_first", "beta_last") if issubclass(made, VPSDE) else ("least", "largest")
         given = dict(zip((*names, "start"), (self.first, self.last, self.start), strict=True))
         return made(**{name: value for name, value in given.items() if value is not None})

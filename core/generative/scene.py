@@ -33,7 +33,8 @@ class MadeMesh(Geometry):
 
     def __init__(self, mesh: Mesh, context: Context) -> None:
         super().__init__(None, context)
-        self.made = Mesh(*(t if t is None else t.detach().to(context.device) for t in vars(mesh).values()))
+        parts: Any = (t if t is None else t.detach().to(context.device) for t in vars(mesh).values())
+        self.made = Mesh(*parts)
         if self.made.normals is None:
             self.made.normals = vertex_normals(self.made.vertices, self.made.faces)
         self._tree: Any = None

@@ -39,7 +39,7 @@ class Embedded(LatentPrior):
     class Config(FamilyConfig):
         camera: bool = True
         """Tell the UNet the azimuth and elevation of each view; false makes it the plain text-to-image prior."""
-        camera_guidance: float = Field(0.0, ge=0)
+        camera_guidance: float = Field(default=0.0, ge=0)
         """How much guidance also leads away from the same text told no viewpoint, as a share of its scale: sides
         differ more, for half as much time again. Composed conditions (Liu et al. 2022, eq. 11), without what text and
         viewpoint share (as Perp-Neg)."""

@@ -53,7 +53,8 @@ def evaluate(
     table["references"] = features.references(pictures)
     print(f"references: {_words(table['references'])}")
     if sheet is not None:
-        _write(sheet, torch.stack(last.sample(16, None, torch.Generator().manual_seed(1))))
+        drawn: Any = last.sample(16, None, torch.Generator().manual_seed(1))
+        _write(sheet, torch.stack(drawn))
     return table
 
 

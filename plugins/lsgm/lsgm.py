@@ -50,7 +50,8 @@ class Lsgm(Generator):
             network = Ncsnpp(options.score, vae.top_channels, vae.side)
         score = MixedScore(network, self.sde, vae.top_channels, logit=options.mixing)
         # Twice as fast on CPUs; elsewhere it does no harm.
-        self.live = nn.ModuleDict({"vae": vae, "score": score}).to(memory_format=torch.channels_last)
+        live: Any = nn.ModuleDict({"vae": vae, "score": score})
+        self.live = live.to(memory_format=torch.channels_last)
         self.average = Average(self.live, options.average)
         self.norms = SpectralNorms(
             nn.ModuleList([self.live[name] for name in self._parts()]), context.generator("norms")

@@ -22,15 +22,15 @@ _TIME = 128
 class ScoreConfig(Config):
     """The score model's network."""
 
-    channels: int = Field(48, ge=4, multiple_of=4)
+    channels: int = Field(default=48, ge=4, multiple_of=4)
     """Width at the latents' own resolution."""
     widths: tuple[int, ...] = (1, 1)
     """Width at each resolution, the finest first, as a multiple of ``channels``; each further one halves."""
-    blocks: int = Field(2, ge=1)
+    blocks: int = Field(default=2, ge=1)
     """Residual blocks at each resolution, on the way down."""
     attention: tuple[int, ...] = (4,)
     """Sides in latents at which there is attention; at the coarsest there always is."""
-    dropout: float = Field(0.1, ge=0, lt=1)
+    dropout: float = Field(default=0.1, ge=0, lt=1)
     """Share of features that training leaves out."""
     fir: bool = False
     """Whether changes of resolution are smoothed by the kernel (1, 3, 3, 1)."""

@@ -27,21 +27,21 @@ _CLAMP = 5.0
 class VaeConfig(Config):
     """The autoencoder."""
 
-    channels: int = Field(32, ge=4, multiple_of=4)
+    channels: int = Field(default=32, ge=4, multiple_of=4)
     """Width at full resolution."""
     widths: tuple[int, ...] = (1, 2, 2)
     """Width at each resolution, the finest first, as a multiple of ``channels``; the last ``scales`` hold latents."""
-    scales: int = Field(1, ge=1)
+    scales: int = Field(default=1, ge=1)
     """Resolutions that hold latents; the score model is over the coarsest, finer ones keep N(0, I)."""
-    groups: int = Field(2, ge=1)
+    groups: int = Field(default=2, ge=1)
     """Groups of latents at each of these resolutions."""
-    latent_channels: int = Field(8, ge=1)
+    latent_channels: int = Field(default=8, ge=1)
     """Channels of a group."""
-    outer_cells: int = Field(2, ge=1)
+    outer_cells: int = Field(default=2, ge=1)
     """Cells at each resolution without latents, on the way down and on the way up."""
-    encoder_cells: int = Field(1, ge=1)
+    encoder_cells: int = Field(default=1, ge=1)
     """Cells of the encoder for each group."""
-    decoder_cells: int = Field(1, ge=1)
+    decoder_cells: int = Field(default=1, ge=1)
     """Cells of the decoder for each group."""
     decoder: DecoderCells = "residual"
     """What cells of the decoder are: two convolutions, or one inverted residual (MobileNet)."""
