@@ -22,6 +22,8 @@ _LOSSES = [
     ("opacity", "a pixel is covered or it is not", ["opacity"]),
     ("orientation", "visible surfaces face the camera", ["weights", "normal"]),
     ("distortion", "one thin surface along each ray, no fog", ["weights"]),
+    ("z-variance", "one thin surface along each ray that sees the object", ["weights"]),
+    ("centre-depth", "the object is in the middle of the picture", ["depth", "opacity"]),
     ("smoothness", "neighbouring normals agree", ["normal"]),
     ("emptiness", "thin fog costs most", ["weights"]),
     ("eikonal", "a signed distance has slope 1", ["sdf-gradient"]),

@@ -10,7 +10,7 @@ import logging
 import re
 import weakref
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import torch
 from pydantic import Field, field_validator, model_validator
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("maquette")
 
-_PICTURES = ("target", "target-mask")
+_PICTURES = ("target", "target-mask", "target-nearness", "target-normal")
 
 
 class GuidanceConfig(BaseConfig):
@@ -41,6 +41,8 @@ class GuidanceConfig(BaseConfig):
     """The diffusion model that knows what things look like."""
     score: Annotated[ComponentSpec, Slot("score")]
     """How its prediction becomes a gradient."""
+    sees: Literal["colour", "normals", "normals-as-latents"] = "colour"
+    """What it is shown: colours (or rendered latents), normals as colours, or normals and opacity as latents."""
     weight: Schedule = Schedule([(0, 1.0)])
     """Multiplies the score's loss."""
 
@@ -108,6 +110,9 @@ class LiftConfig(BaseConfig):
             raise ValueError(_NOTHING_ASKED)
         if self.draw is not None and self.image is not None:
             raise ValueError("draw: the picture is given by image; give one of the two")
+        for loss, given in (("nearness", "depth"), ("normal", "normals")):
+            if loss in self.losses and self.data.name == "given-views" and getattr(self.picture, given) is None:
+                raise ValueError(f"the loss '{loss}' compares with picture.{given}, which was not given")
         if not self.guidance and not self.losses:
             raise ValueError("expected a guidance, or losses on pictures that the data gives: nothing leads this lift")
         return self
@@ -120,12 +125,11 @@ class Guidance:
         build: Any = context.build
         self.prior: Prior = build(config.prior).to(context.device).eval().requires_grad_(False)
         self.score = score
-        self.weight = config.weight
+        self.weight, self.sees = config.weight, config.sees
 
     def loss(self, render: Render, asked: Asked, step: Step) -> Tensor:
         """The weighted loss of one batch of views."""
-        latent = render.extras.get("latent")  # [B, h, w, C], already in the prior's space
-        latents = self.prior.encode(render.rgb) if latent is None else self._fitting(latent.movedim(-1, 1))
+        latents = self._latents(render)
         told, untold, away = asked.conditions(self.prior, render.cameras, render)
         weight = self.weight.at(step.index, step.total)
         # Handed over only where there is any: a score need not know of Perp-Neg.
@@ -133,6 +137,18 @@ class Guidance:
         if self.score.sees_render:
             further["render"] = render
         return weight * self.score.loss(self.prior, latents, told, untold, step, **further)
+
+    def _latents(self, render: Render) -> Tensor:
+        """[B, C, h, w] what the score works on. Normals in place of latents are followed by the opacity, then by zeros
+        (Chen et al. 2023, "Fantasia3D", section 3.2, whose prior has four channels)."""
+        if self.sees == "colour":
+            latent = render.extras.get("latent")  # [B, h, w, C], already in the prior's space
+            return self.prior.encode(render.rgb) if latent is None else self._fitting(latent.movedim(-1, 1))
+        normal: Any = render.normal  # the task's signals ask for it
+        if self.sees == "normals":
+            return self.prior.encode(normal * 0.5 + 0.5)
+        missing = self.prior.space(self.prior.options, self.prior.context)[0] - 4
+        return self._fitting(F.pad(torch.cat([normal, render.opacity], -1), (0, max(missing, 0))).movedim(-1, 1))
 
     def _fitting(self, latents: Tensor) -> Tensor:
         """[B, C, h, w] at the size that the prior works at.
@@ -171,6 +187,11 @@ class Lift(Task):
     """Builds the parts in the order geometry, material, background, renderer, each seeing those before it."""
 
     Config = LiftConfig
+
+    @classmethod
+    def signals(cls, options: Any) -> tuple[list[str], list[str]]:
+        """Normals where a guidance is shown them."""
+        return (["normal"] if any(g.sees != "colour" for g in options.guidance) else []), []
 
     def __init__(self, options: LiftConfig, context: Context) -> None:
         super().__init__(options, context)

@@ -80,6 +80,26 @@ def distortion(render: Render, step: Step) -> Tensor:
     return _of(render, "depth_variance").mean()
 
 
+def z_variance(render: Render, step: Step) -> Tensor:
+    """Variance of depth along the rays that see the object (opacity above 0.5), in squared world units, mean over all
+    rays (Zhu et al. 2023, "HiFA", section 3.3); ``distortion`` counts faint rays too."""
+    opacity = render.opacity.float().flatten()
+    variance = _of(render, "depth_variance").float().clamp(min=0) / opacity.clamp(min=1e-6)
+    return (variance * (opacity.detach() > 0.5)).mean()
+
+
+def centre_depth(render: Render, step: Step) -> Tensor:
+    """-log of how much nearer the middle of a picture (half its height and width) is than the rest, in world units:
+    keeps the object in the middle (Wang et al. 2023, "Score Jacobian Chaining", section 5.2). Empty pixels count as
+    lying one world unit, the reach of a scene, behind its centre."""
+    opacity, far = render.opacity.float(), render.cameras.distance.view(-1, 1, 1, 1).to(render.rgb) + 1
+    depth = opacity * _of(render, "depth").float() + (1 - opacity) * far
+    height, width = depth.shape[1:3]
+    middle = torch.zeros_like(depth, dtype=torch.bool)
+    middle[:, height // 4 : height - height // 4, width // 4 : width - width // 4] = True
+    return -(depth[~middle].mean() - depth[middle].mean()).clamp(min=1e-3).log()
+
+
 def smoothness(render: Render, step: Step) -> Tensor:
     """Squared differences of the normal picture between neighbouring pixels, where both are covered."""
     normal = _of(render, "normal")

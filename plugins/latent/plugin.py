@@ -12,3 +12,6 @@ def register(registry):  # type: ignore[no-untyped-def]
                  needs=["features"], gives=["latent"])  # fmt: skip
     registry.add("material", "hybrid-latent", "plugins.latent.hybrid:HybridLatent",
                  "colours and the prior's latents side by side", needs=["features"], gives=["latent"])  # fmt: skip
+    registry.add("material", "latent-to-rgb", "plugins.latent.to_rgb:LatentToRgb",
+                 "a learned linear map from a prior's latents to colours (Latent-NeRF's refinement)",
+                 needs=["features"])  # fmt: skip
