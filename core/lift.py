@@ -17,12 +17,13 @@ from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from core.asked import Asked, PictureConfig, read_prompt
+from core.asked import Asked, PictureConfig
 from core.config.base import ComponentSpec, Slot
 from core.config.base import Config as BaseConfig
 from core.config.schedule import Schedule
 from core.contracts import Context, Module, Prior, PromptProcessor, Scene, Score, Step, Task, TrainedScore
 from core.errors import UserError
+from core.prompt_file import read_prompt
 from core.signals import FIELD_SIGNALS
 from core.types import Cameras, Render
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from core.cli.runs import TEXT_PRESET, Overrides, check_overrides
+from core.cli.runs import TEXT_PRESET, Overrides, check_overrides, typed_or_read
 from core.errors import UserError
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ def preview(
 ) -> None:
     """Show what the prior imagines of a prompt from four sides, without any 3D: `preview "a red mug" -n 4`."""
     check_overrides(overrides or [])
+    prompt = typed_or_read(prompt)
     from core.config.loading import load_job
 
     if output.suffix.lower() != ".png":

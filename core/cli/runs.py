@@ -55,6 +55,7 @@ def text(
     """Make a 3D object from a sentence."""
     if not prompt.strip():
         raise UserError('the prompt is empty; write what to make, for example: maquette text "a red mug"')
+    prompt = typed_or_read(prompt)
     check_overrides(overrides or [], f'. A prompt of several words needs quotes: text "{prompt} …"')
     try:
         job = _load(config, overrides, {"prompt": prompt, **_given(output, seed)})
@@ -63,6 +64,20 @@ def text(
             raise
         raise UserError(f"{config} takes no prompt, so it makes nothing from a sentence. Use: fit {config}") from None
     _carry_out(job, quiet, dry_run, print_config, resume)
+
+
+def typed_or_read(prompt: str) -> str:
+    """The prompt itself, read at once where it stands in a file.
+
+    Raises:
+        UserError: there is no text in that file.
+    """
+    from core.prompt_file import read_prompt
+
+    try:
+        return read_prompt(prompt)
+    except ValueError as error:
+        raise UserError(str(error)) from None
 
 
 def image(

@@ -34,7 +34,7 @@ class SamplingConfig(BaseConfig):
     """Embeddings drawn for each picture, of which the nearest to the text's is kept."""
     decoder_steps: int = Field(default=25, ge=2)
     """Steps of the decoder."""
-    decoder_scale: float = Field(default=4.0, ge=0)
+    decoder_scale: float = Field(default=2.0, ge=0)
     """Guidance of the decoder; 1 is none."""
     text: bool = True
     """Whether the decoder hears the sentence beside the embedding."""

@@ -30,10 +30,12 @@ def evaluate(
     samples: Annotated[int, typer.Option(help="Captions of those that are drawn too.")] = 48,
     gallery: Annotated[int, typer.Option(help="Training pictures among which the nearest is sought.")] = 4096,
     split: Annotated[str, typer.Option(help="test, or heldout: pairs of kind and colour never shown.")] = "test",
+    steps: Annotated[int, typer.Option(help="Steps of the decoder.")] = 25,
     output: Annotated[Path, typer.Option(help="Folder that receives the pictures.")] = Path("runs/eval-unclip"),
 ) -> dict[str, Any]:
     """The prior, the pictures, the decoder's use of its embedding, guidance and changes of words."""
     family, o = opened(run)
+    o = o.model_copy(update={"decoder_steps": steps})
     bench = Bench(family, o, _pool(split, captions, 11), _pool("train", gallery, 0), min(samples, captions))
     table = {"prior": bench.prior(), "pictures": bench.pictures(), "decoder": bench.decoder(), "words": bench.words()}
     for title, rows in table.items():
@@ -43,7 +45,7 @@ def evaluate(
     path = bench.sheet(output)
     machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}"
     print(f"\n{path}; {machine}")
-    return table | {"machine": machine, "split": split, "captions": captions, "samples": bench.count}
+    return table | {"machine": machine, "split": split, "captions": captions, "samples": bench.count, "steps": steps}
 
 
 def opened(run: Path) -> tuple[Family, SamplingConfig]:
@@ -146,6 +148,7 @@ class Bench:
             "prior, best of 2, and text": self._pictures(self.best[:n], texts),
             "prior, best of 2": self._pictures(self.best[:n], silent),
             "prior, best of 2, guidance 1": self._pictures(self.best[:n], silent, scale=1.0),
+            "prior, best of 2, guidance 4": self._pictures(self.best[:n], silent, scale=4.0),
             "cheat: text embedding": self._pictures(self.text[:n], silent),
             "cheat: mean of training pictures": self._pictures(self.gallery.mean(0).expand(n, -1), silent),
             "text alone, null embedding": self._pictures(null, texts),

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from core.asked import read_prompt
 from core.config.loading import load_job
 from core.discovery import get_registry
+from core.prompt_file import read_prompt
 
 
 def test_a_prompt_file_becomes_the_prompt(tmp_path: Path) -> None:

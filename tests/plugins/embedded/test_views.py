@@ -234,4 +234,4 @@ def test_camera_guidance_turns_a_view_away_from_what_is_drawn_without_one(family
     beyond = other - (other * wanted).sum(1, keepdim=True) / wanted.square().sum(1, keepdim=True) * wanted
     expected = u + 3 * (wanted - 0.5 * beyond).view_as(u)
     torch.testing.assert_close(guided, expected, atol=1e-4, rtol=1e-4)
-    assert not Embedded(Embedded.Config(family=str(family), camera=False, camera_guidance=1), Context()).away(blind)
+    assert not Embedded(Embedded.Config(family=str(family), camera=False, camera_guidance=1), Context()).away(blind, blind)
