@@ -12,78 +12,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from core.config.base import ComponentSpec, Config
+from core.config.base import Config
+from core.streams import Context as Context
+from core.streams import Step as Step
+from core.streams import stream_seed as stream_seed
 from core.types import Cameras, Condition, Mesh, Render, Splats, Views
 
 if TYPE_CHECKING:
     from core.asked import Asked
     from core.diffusion.process import DiffusionProcess
     from core.optim import ScheduledOptimizer
-
-
-@dataclass
-class Context:
-    """What a component may know when it is built.
-
-    Attributes:
-        device: where its tensors live.
-        seed: the run's seed; initial values come from ``generator()``, never from the global stream.
-        build: builds another component from its spec (``context.build(options.prior)``).
-        parts: what was built before, by kind: a renderer may look at ``parts["geometry"]``.
-        bound: half the side of the scene's cube, in world units.
-    """
-
-    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    seed: int = 0
-    build: Callable[[ComponentSpec], Any] | None = None
-    parts: dict[str, Any] = field(default_factory=dict)
-    bound: float = 1.0
-
-    def generator(self, name: str = "") -> torch.Generator:
-        """A CPU generator of its own for ``name``: adding a component does not change another's initial values."""
-        return torch.Generator().manual_seed(stream_seed(self.seed, "init", name))
-
-
-def stream_seed(*parts: int | str) -> int:
-    """A 63-bit seed that depends on every part and on nothing else (not on Python's hash seed)."""
-    words: list[int] = []
-    for part in parts:
-        words += [part & 0xFFFFFFFF, part >> 32 & 0xFFFFFFFF] if isinstance(part, int) else list(part.encode())
-        words.append(0x9E3779B9)
-    return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0] >> 1)
-
-
-@dataclass
-class Step:
-    """One step of the loop, as a task sees it.
-
-    Attributes:
-        index: 0-based step of this stage.  total: steps of this stage.
-        seed: the run's seed.  stage: the stage's index.  micro: micro-batch index under gradient accumulation.
-    """
-
-    index: int
-    total: int
-    seed: int = 0
-    stage: int = 0
-    micro: int = 0
-    metrics: dict[str, float] = field(default_factory=dict)
-
-    def generator(self, name: str) -> torch.Generator:
-        """The random stream ``name`` of this very step; the same after a resume."""
-        return torch.Generator().manual_seed(self.stream(name))
-
-    def stream(self, name: str) -> int:
-        """The seed of the random stream ``name`` of this very step."""
-        return stream_seed(self.seed, self.stage, self.index, self.micro, name)
-
-    def log(self, **values: float) -> None:
-        """Report numbers beside the losses (shown in the status line and in ``metrics.jsonl``)."""
-        self.metrics.update(values)
 
 
 class Component:

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from torch import Tensor
 
 from core.contracts import Scene
+from core.lettering import INK, SOFT, clipped, font
 from core.types import Cameras
 
 AZIMUTH, ELEVATION = 35.0, 20.0  # degrees
-_INK, _SOFT = (52, 52, 58), (140, 140, 148)
 _FINER = 2  # rendered so much larger, then filtered down
 
 
@@ -57,23 +57,14 @@ def sample_sheet(
     top = gap + text * 2
     sheet = Image.new("RGB", (gap + columns * (width + gap), top + rows * (height + text + gap) + gap), "white")
     pen = ImageDraw.Draw(sheet)
-    pen.text((gap, top / 2), _clipped(pen, title, round(text * 1.25), sheet.width - 2 * gap), _INK,
-             ImageFont.load_default(round(text * 1.25)), anchor="lm")  # fmt: skip
+    face = font(round(text * 1.25))
+    pen.text((gap, top / 2), clipped(pen, title, face, sheet.width - 2 * gap), INK, face, anchor="lm")
     for k, (picture, name) in enumerate(zip(pictures, names, strict=True)):
         x, y = gap + k % columns * (width + gap), top + k // columns * (height + text + gap)
         sheet.paste(picture.resize((width, height), Image.Resampling.NEAREST), (x, y))
-        pen.text((x + width / 2, y + height + text * 0.7), name, _SOFT, ImageFont.load_default(text), anchor="mm")
+        pen.text((x + width / 2, y + height + text * 0.7), name, SOFT, font(text), anchor="mm")
     return sheet
 
 
 def _columns(count: int) -> int:
     return 4 if count <= 4 or count in (8, 12, 16) else math.ceil(math.sqrt(count * 1.2))
-
-
-def _clipped(pen: ImageDraw.ImageDraw, text: str, size: int, width: float) -> str:
-    """``text``, cut with an ellipsis where it is wider than ``width`` pixels."""
-    face, shown = ImageFont.load_default(size), text
-    while text and pen.textlength(shown, font=face) > width:
-        text = text[:-1]
-        shown = text.rstrip() + "…"
-    return shown

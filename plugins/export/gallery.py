@@ -11,8 +11,8 @@ from PIL import Image, ImageDraw
 from pydantic import Field
 
 from core.contracts import Exporter, Scene
+from core.lettering import font
 from plugins.export.assets import destination
-from plugins.export.sheet import font
 from plugins.export.views import Picture, ViewConfig, views
 
 _INK = (52, 52, 58)

@@ -6,30 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from pydantic import Field
 
 from core.contracts import Exporter, Scene
+from core.lettering import INK, SOFT, clipped, font
 from plugins.export.assets import destination
 from plugins.export.views import Picture, ViewConfig, views
-
-_INK, _SOFT = (52, 52, 58), (140, 140, 148)
-
-
-def font(size: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
-    """The picture library's own typeface at ``size`` pixels."""
-    return ImageFont.load_default(size)
-
-
-def clipped(
-    draw: ImageDraw.ImageDraw, text: str, face: ImageFont.ImageFont | ImageFont.FreeTypeFont, width: float
-) -> str:
-    """``text``, cut with an ellipsis where it is wider than ``width`` pixels."""
-    shown = text = " ".join(text.split())
-    while text and draw.textlength(shown, font=face) > width:
-        text = text[:-1]
-        shown = text.rstrip() + "…"
-    return shown
 
 
 def contact_sheet(rows: dict[str, Picture], columns: list[str], title: str = "") -> Image.Image:
@@ -47,21 +30,21 @@ def contact_sheet(rows: dict[str, Picture], columns: list[str], title: str = "")
     draw = ImageDraw.Draw(sheet)
     if title:
         face = font(round(text * 1.3))
-        draw.text((left, top / 2), clipped(draw, title, face, width - left - gap), _INK, face, anchor="lm")
+        draw.text((left, top / 2), clipped(draw, title, face, width - left - gap), INK, face, anchor="lm")
     for r, (name, pictures) in enumerate(rows.items()):
         y = top + r * (size + gap)
         sheet.paste(_upright(name, size, left - gap, text), (gap // 2, y))
         for c, picture in enumerate(pictures):
             sheet.paste(Image.fromarray(picture), (left + c * (size + gap), y))
     for c, name in enumerate(columns):
-        draw.text((left + c * (size + gap) + size / 2, height - text - gap), name, _SOFT, font(text), anchor="mm")
+        draw.text((left + c * (size + gap) + size / 2, height - text - gap), name, SOFT, font(text), anchor="mm")
     return sheet
 
 
 def _upright(name: str, length: int, width: int, text: int) -> Image.Image:
     """A label that reads upwards."""
     label = Image.new("RGB", (length, width), "white")
-    ImageDraw.Draw(label).text((length / 2, width / 2), name, _SOFT, font(text), anchor="mm")
+    ImageDraw.Draw(label).text((length / 2, width / 2), name, SOFT, font(text), anchor="mm")
     return label.transpose(Image.Transpose.ROTATE_90)
 
 
