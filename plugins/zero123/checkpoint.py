@@ -11,12 +11,13 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
+from core.diffusion import ldm_layout as ldm
+from core.diffusion.ldm_configs import clip_config, scheduler_of
+from core.diffusion.ldm_networks import fill, part, unet_from, unet_tensors, vae_from, vae_tensors
 from core.diffusion.novel_view import CameraProjection
 from core.errors import UserError
-from plugins.zero123 import ldm_layout as ldm
-from plugins.zero123.configs import clip_config, scheduler_of, unet_config, vae_config
 from plugins.zero123.folder import POSE_KEY, load_folder, pose_mode_of
 from plugins.zero123.reading import EXPECTED, read_checkpoint
 
@@ -35,27 +36,23 @@ def load_checkpoint(path: Path, ema: bool = True) -> dict[str, Any]:
     Raises:
         UserError: the file cannot be used (see :func:`~plugins.zero123.reading.read_checkpoint`) or is incomplete.
     """
-    from diffusers import AutoencoderKL, UNet2DConditionModel
     from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
     state = read_checkpoint(path)
-    unet, vae, clip = (_part(state, prefix) for prefix in (ldm.UNET, ldm.VAE, ldm.CLIP))
+    unet, vae, clip = (part(state, prefix) for prefix in (ldm.UNET, ldm.VAE, ldm.CLIP))
     if ema and (average := _average(state)):
         unet = average
-    parts: dict[str, Any] = {"scheduler": scheduler_of(state)}
+    parts: dict[str, Any] = {"scheduler": scheduler_of(state), "unet": unet_from(unet, path, EXPECTED)}
+    parts["vae"] = vae_from(vae, state, path, EXPECTED)
     with torch.device("meta"):
-        parts["unet"] = UNet2DConditionModel(**unet_config(unet, path))
-        parts["vae"] = AutoencoderKL(**vae_config(vae, state, path))
         parts["image_encoder"] = CLIPVisionModelWithProjection(CLIPVisionConfig(**clip_config(clip, path)))
         parts["cc_projection"] = CameraProjection(len(state[f"{ldm.CAMERA}bias"]))
     states = {
-        "unet": ldm.renamed(unet, ldm.inverse(_unet_table(parts["unet"].config))),
-        "vae": ldm.renamed(vae, ldm.inverse(_vae_table(parts["vae"].config))),
         "image_encoder": ldm.clip_here(clip),
-        "cc_projection": {f"projection.{k}": v for k, v in _part(state, ldm.CAMERA).items()},
+        "cc_projection": {f"projection.{k}": v for k, v in part(state, ldm.CAMERA).items()},
     }
     for name, given in states.items():
-        _fill(parts[name], given, f"the {name.replace('_', ' ')} of {path}")
+        fill(parts[name], given, f"the {name.replace('_', ' ')} of {path}", EXPECTED)
     return parts | {"feature_extractor": _features(parts["image_encoder"])}
 
 
@@ -100,18 +97,11 @@ def export_checkpoint(folder: Path, target: Path) -> Path:
 
 def ldm_state(parts: dict[str, Any]) -> ldm.State:
     """The networks' tensors, with the schedule's, by their keys in the LDM layout."""
-    vae = ldm.as_convolutions(ldm.renamed(parts["vae"].state_dict(), _vae_table(parts["vae"].config)))
-    made = {ldm.VAE + k: v for k, v in vae.items()}
-    unet = ldm.renamed(parts["unet"].state_dict(), _unet_table(parts["unet"].config))
-    made |= {ldm.UNET + k: v for k, v in unet.items()}
+    made = vae_tensors(parts["vae"]) | unet_tensors(parts["unet"])
     made |= {ldm.CLIP + k: v for k, v in ldm.clip_there(parts["image_encoder"].state_dict()).items()}
     made |= {ldm.CAMERA + k: v for k, v in parts["cc_projection"].projection.state_dict().items()}
     scheduler = parts["scheduler"]
     return made | {"betas": scheduler.betas, "alphas_cumprod": scheduler.alphas_cumprod}
-
-
-def _part(state: dict[str, Tensor], prefix: str) -> ldm.State:
-    return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
 
 
 def _average(state: dict[str, Tensor]) -> ldm.State:
@@ -120,35 +110,6 @@ def _average(state: dict[str, Tensor]) -> ldm.State:
     if not all(there in state for there in names.values()):
         return {}
     return {k.removeprefix(ldm.UNET): state[there] for k, there in names.items()}
-
-
-def _unet_table(config: Any) -> dict[str, str]:
-    layers = int(config.layers_per_block)
-    kinds = list(config.up_block_types)
-    attended = {(b + 1) * (layers + 1) - 1 for b, kind in enumerate(kinds) if kind.startswith("CrossAttn")}
-    return ldm.unet_names(len(kinds), layers, attended)
-
-
-def _vae_table(config: Any) -> dict[str, str]:
-    return ldm.vae_names(len(config.block_out_channels), int(config.layers_per_block))
-
-
-def _fill(network: nn.Module, given: ldm.State, what: str) -> None:
-    """Take the tensors as they are (a half stays a half)."""
-    wanted = network.state_dict()
-    given = ldm.reshaped(given, {k: v.shape for k, v in wanted.items()})
-    if absent := sorted(set(wanted) - set(given)):
-        raise UserError(f"{what} lacks {len(absent)} tensors, {absent[0]} among them; {EXPECTED}")
-    if odd := [k for k, v in wanted.items() if given[k].shape != v.shape]:
-        sizes = f"{list(given[odd[0]].shape)} instead of {list(wanted[odd[0]].shape)}"
-        raise UserError(f"{what} has tensors of another shape: {odd[0]} is {sizes}; {EXPECTED}")
-    network.load_state_dict({k: given[k] for k in wanted}, assign=True)
-    for name, buffer in list(network.named_buffers()):  # what is no part of a state: CLIP's counter of positions
-        if buffer.is_meta:
-            owner = network.get_submodule(name.rpartition(".")[0])
-            fresh = torch.arange(buffer.numel()).reshape(buffer.shape)
-            owner.register_buffer(name.rpartition(".")[2], fresh, persistent=False)
-    network.eval()
 
 
 def _features(encoder: Any) -> dict[str, Any]:

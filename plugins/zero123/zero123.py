@@ -10,12 +10,12 @@ from pydantic import Field
 from core.config.base import Config as BaseConfig
 from core.contracts import Context
 from core.diffusion.latent import resolved
+from core.diffusion.ldm_configs import SAMPLE_SIZE
 from core.diffusion.novel_view import NovelViewPrior
 from core.diffusion.relative_pose import PoseMode
 from core.errors import UserError
 from core.precision import settled_dtype
 from plugins.zero123.checkpoint import load_checkpoint
-from plugins.zero123.configs import SAMPLE_SIZE
 from plugins.zero123.folder import load_folder, pose_mode_of
 
 LATENTS = (4, SAMPLE_SIZE, 8)

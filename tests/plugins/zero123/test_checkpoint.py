@@ -17,12 +17,12 @@ from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint, con
 from safetensors.torch import load_file, save_file
 
 from core.contracts import Context
+from core.diffusion.ldm_layout import ema_name
 from core.errors import UserError
 from core.testing import check_component
 from core.types import Cameras, Views
 from plugins.zero123.checkpoint import convert_checkpoint, export_checkpoint, ldm_state, load_checkpoint
 from plugins.zero123.folder import load_folder, pose_mode_of
-from plugins.zero123.ldm_layout import ema_name
 from plugins.zero123.reading import read_checkpoint
 from plugins.zero123.zero123 import Zero123
 
@@ -194,7 +194,10 @@ def test_pose_mode(folder, state, tmp_path):
     assert given.abs().max() > 1e-4
 
 
-@pytest.mark.parametrize(("name", "key", "suffix"), [("clip_camera_projection", "proj", "bin"), ("cc_projection", "projection", "safetensors")])
+@pytest.mark.parametrize(
+    ("name", "key", "suffix"),
+    [("clip_camera_projection", "proj", "bin"), ("cc_projection", "projection", "safetensors")],
+)
 def test_published_names_of_the_projection(folder, parts, tmp_path, name, key, suffix):
     import shutil
 
@@ -280,7 +283,9 @@ def test_incomplete_networks_are_named(state, tmp_path):
 def test_refused_folders(folder, tmp_path):
     (tmp_path / "sd" / "vae").mkdir(parents=True)
     (tmp_path / "sd" / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionPipeline"}))
-    with pytest.raises(UserError, match="holds a StableDiffusionPipeline: it lacks image_encoder, unet, scheduler, cc_projection or"):
+    with pytest.raises(
+        UserError, match="holds a StableDiffusionPipeline: it lacks image_encoder, unet, scheduler, cc_projection or"
+    ):
         load_folder(tmp_path / "sd")
     with pytest.raises(UserError, match="is not empty"):
         convert_checkpoint(tmp_path / "x.ckpt", folder)

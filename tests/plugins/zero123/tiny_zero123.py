@@ -38,7 +38,13 @@ def networks() -> dict[str, Any]:
                 p.data += 0.02 * torch.randn_like(p)
     scheduler = DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False,
                               set_alpha_to_one=False, steps_offset=1)  # fmt: skip
-    return {"unet": unet.eval(), "vae": vae.eval(), "image_encoder": clip.eval(), "cc_projection": camera, "scheduler": scheduler}
+    return {
+        "unet": unet.eval(),
+        "vae": vae.eval(),
+        "image_encoder": clip.eval(),
+        "cc_projection": camera,
+        "scheduler": scheduler,
+    }
 
 
 def write_folder(folder: Path, parts: dict[str, Any]) -> Path:
@@ -46,6 +52,8 @@ def write_folder(folder: Path, parts: dict[str, Any]) -> Path:
         part.save_pretrained(folder / name)
     (folder / "feature_extractor").mkdir()
     mean, std = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]
-    (folder / "feature_extractor" / "preprocessor_config.json").write_text(json.dumps({"image_mean": mean, "image_std": std}))
+    (folder / "feature_extractor" / "preprocessor_config.json").write_text(
+        json.dumps({"image_mean": mean, "image_std": std})
+    )
     (folder / "model_index.json").write_text(json.dumps({"_class_name": "Zero1to3StableDiffusionPipeline"}))
     return folder

@@ -1,7 +1,7 @@
 """The networks' configurations from the shapes of a checkpoint's tensors.
 
-What shapes do not tell has Stable Diffusion 1.x's published value: 8 heads of attention, 32 groups of normalisation,
-latents of 32 x 32 (256 pixels), a latent scale of 0.18215; CLIP's heads have a width of 64.
+What shapes do not tell has Stable Diffusion's published value: 8 heads of attention (of 2.x: as many as are 64 wide),
+32 groups of normalisation, latents of 32 x 32 (256 pixels), a latent scale of 0.18215; CLIP's heads are 64 wide.
 """
 
 from __future__ import annotations
@@ -13,14 +13,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from core.diffusion.ldm_layout import State
 from core.errors import UserError
-from plugins.zero123.ldm_layout import State
 
 HEADS, CLIP_HEAD_WIDTH, SAMPLE_SIZE, SCALE = 8, 64, 32, 0.18215
 
 
-def unet_config(state: State, path: Path) -> dict[str, Any]:
-    """Of ``UNet2DConditionModel``, from ``model.diffusion_model.*`` without that prefix."""
+def unet_config(state: State, path: Path, head_width: int | None = None) -> dict[str, Any]:
+    """Of ``UNet2DConditionModel``, from ``model.diffusion_model.*`` without that prefix.
+
+    Args:
+        head_width: channels of one attention head; None means 8 heads of any width.
+
+    A ``camera_embed`` (MVDream) becomes the class embedding, which diffusers too adds to the timestep's.
+    """
     downs = sorted(_numbers(state, r"input_blocks\.(\d+)\.0\.op\.weight"))
     count = 1 + max(_numbers(state, r"input_blocks\.(\d+)\."), default=0)
     levels = len(downs) + 1
@@ -34,11 +40,17 @@ def unet_config(state: State, path: Path) -> dict[str, Any]:
     depth = 1 + max(_numbers(state, r"middle_block\.1\.transformer_blocks\.(\d+)\."), default=0)
     down = ["CrossAttnDownBlock2D" if a else "DownBlock2D" for a in attended]
     up = ["CrossAttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attended)]
-    return {
+    told: dict[str, Any] = {}
+    if "camera_embed.0.weight" in state:
+        width = _shape(state, "camera_embed.0.weight", path)[1]
+        told = {"class_embed_type": "projection", "projection_class_embeddings_input_dim": width}
+    # What diffusers calls a head's width here is the number of heads.
+    heads: int | list[int] = HEADS if head_width is None else [max(1, c // head_width) for c in channels]
+    return told | {
         "in_channels": _shape(state, "input_blocks.0.0.weight", path)[1],
         "out_channels": _shape(state, "out.2.weight", path)[0],
         "block_out_channels": channels, "layers_per_block": layers, "sample_size": SAMPLE_SIZE,
-        "down_block_types": down, "up_block_types": up, "attention_head_dim": HEADS,
+        "down_block_types": down, "up_block_types": up, "attention_head_dim": heads,
         "cross_attention_dim": _shape(state, "middle_block.1.transformer_blocks.0.attn2.to_k.weight", path)[1],
         "transformer_layers_per_block": depth, "use_linear_projection": len(mixing) == 2,
     }  # fmt: skip
@@ -107,4 +119,4 @@ def _shape(state: State, key: str, path: Path) -> tuple[int, ...]:
 
 class _Unknown(UserError):
     def __init__(self, path: Path, what: str) -> None:
-        super().__init__(f"{path} is incomplete or of an unknown build: {what} is not as in a Zero-1-to-3 checkpoint")
+        super().__init__(f"{path} is incomplete or of an unknown build: {what} is not as in the original checkpoint")

@@ -44,6 +44,7 @@ def unet_names(blocks: int, layers: int, attended: set[int]) -> dict[str, str]:
         attended: output blocks that hold attention, counted through.
     """
     table = {"time_embedding.linear_1": "time_embed.0", "time_embedding.linear_2": "time_embed.2",
+             "class_embedding.linear_1": "camera_embed.0", "class_embedding.linear_2": "camera_embed.2",
              "conv_in": "input_blocks.0.0", "conv_norm_out": "out.0", "conv_out": "out.2"}  # fmt: skip
     for b in range(blocks):
         for j in range(layers):

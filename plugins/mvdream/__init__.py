@@ -1,0 +1,1 @@
+"""MVDream: four views of one object denoised together, with public weights."""
