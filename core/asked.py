@@ -105,6 +105,12 @@ class Asked:
         ]
         return told, untold, away + prior.away(told, untold)
 
+    def of_shapes(self, prior: Prior, count: int) -> tuple[Condition, Condition, list[Away]]:
+        """As ``conditions``, for ``count`` whole shapes: the sentence as it was written, from no side."""
+        told = prior.condition([self.prompt] * count)
+        untold = prior.opposite(told, [self.negative] * count)
+        return told, untold, prior.away(told, untold)
+
     def _told(self, prior: Prior, texts: list[str], cameras: Cameras, render: Render | None) -> Condition:
         further: dict[str, Any] = {}  # a prior need not know of what it does not look at
         if prior.looks and self.views is not None:

@@ -205,6 +205,9 @@ class Prior(Module):
     sees_render: ClassVar[bool] = False
     """Whether ``condition`` takes what was rendered of each view (``render``); told of none, it hears nothing of it."""
 
+    shapes: ClassVar[bool] = False
+    """Whether it is a prior over shapes: guidance then asks ``encode_shape``, never ``encode``."""
+
     @classmethod
     def space(cls, options: Any, context: Context) -> tuple[int, int, int]:
         """(C, h, w) of the latents that ``encode`` gives, told without loading weights; for scenes that live in it."""
@@ -213,6 +216,15 @@ class Prior(Module):
     @abstractmethod
     def encode(self, rgb: Tensor) -> Tensor:
         """[B, H, W, 3] sRGB in [0, 1] to the prior's space [B, C, h, w]; differentiable."""
+
+    def encode_shape(self, geometry: Geometry) -> Tensor:
+        """Where ``shapes``: [B, C, ...] the shape as it is now in the prior's space (B is 1 for one object);
+        differentiable in the geometry's parameters.
+
+        Raises:
+            UserError: the geometry does not give what the space is made of.
+        """
+        raise NotImplementedError(f"{type(self).__name__} is no prior over shapes")
 
     @abstractmethod
     def decode(self, latents: Tensor) -> Tensor:

@@ -125,7 +125,7 @@ class Distillation(Score):
         n = self.options.samples
         told, untold = repeated(condition, n), repeated(negative, n)
         others = [Away(repeated(a.condition, n), a.weight.repeat(n)) for a in away]
-        latents = latents.repeat(n, 1, 1, 1)
+        latents = torch.cat([latents] * n)
         level = self.levels(len(latents), step).to(latents.device)
         noise = torch.randn(latents.shape, generator=step.generator("score-noise")).to(latents)
         scale = self.scale.at(step.index, step.total)

@@ -33,6 +33,6 @@ class NFSD(Distillation):
 
     def residual(self, q: Query) -> Tensor:
         untold, told, unwanted = q.parts(q.text(self.options.unwanted))
-        little = (q.level < self.options.little_noise).view(-1, 1, 1, 1)
+        little = (q.level < self.options.little_noise).view((-1,) + (1,) * (told.dim() - 1))
         domain = torch.where(little, q.noisy / q.a - untold, unwanted - untold)
         return domain + q.scale * (untold - told)

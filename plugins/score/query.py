@@ -68,7 +68,8 @@ class Query:
         x0 = process.to_x0(combine(untold, told, scale), x, t)
         if self.options.rescale:
             plain = process.to_x0(told, x, t)
-            ratio = plain.std((1, 2, 3), keepdim=True) / x0.std((1, 2, 3), keepdim=True).clamp(min=1e-6)
+            within = tuple(range(1, x0.dim()))
+            ratio = plain.std(within, keepdim=True) / x0.std(within, keepdim=True).clamp(min=1e-6)
             x0 = x0 * (1 + self.options.rescale * (ratio - 1))
         return self._in_range(x0)
 
@@ -100,7 +101,7 @@ class Query:
         share, limit = self.options.dynamic_threshold, self.options.threshold_range
         if not share:
             return x0
-        size = torch.quantile(x0.flatten(1).abs(), share, 1).clamp(min=limit).view(-1, 1, 1, 1)
+        size = torch.quantile(x0.flatten(1).abs(), share, 1).clamp(min=limit).view((-1,) + (1,) * (x0.dim() - 1))
         return x0.clamp(-size, size) * (limit / size)
 
 

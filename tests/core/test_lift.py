@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
 
 from core import checkpoint, losses
 from core.config.base import ComponentSpec
@@ -24,11 +23,10 @@ from core.contracts import Context, Exporter, Scene, Step
 from core.discovery import get_registry
 from core.errors import ConfigError, UserError
 from core.job import run_job
-from core.lift import Guidance, Lift, export_scene, slug
+from core.lift import Lift, export_scene, slug
 from core.run import Run, open_run
 from core.stages import build_task
 from core.testing import check_component
-from core.types import Cameras, Render
 
 from tiny_pipeline import PICTURE, write_pipeline  # isort: skip
 
@@ -300,31 +298,3 @@ def test_a_lift_needs_a_prompt_and_a_guidance(family: Path) -> None:
         make_job(family, prompt="")
     with pytest.raises(ConfigError, match="guidance"):
         make_job(family, guidance=[])
-
-
-@pytest.mark.parametrize("sees", ["colour", "normals", "normals-as-latents"])
-def test_what_a_guidance_is_shown(sees: str) -> None:
-    class Doubles:
-        options = context = None
-
-        def encode(self, rgb: Tensor) -> Tensor:
-            return 2 * rgb.movedim(-1, 1)
-
-        def space(self, options: Any, context: Any) -> tuple[int, int, int]:
-            return 6, 4, 4
-
-    generator = torch.Generator().manual_seed(0)
-    rgb, opacity = torch.rand(2, 8, 8, 3, generator=generator), torch.rand(2, 8, 8, 1, generator=generator)
-    normal = torch.rand(2, 8, 8, 3, generator=generator) - 0.5
-    turns = torch.zeros(2)
-    cameras = Cameras.orbit(turns, turns, torch.full((2,), 3.0), torch.full((2,), 0.7), 8, 8)
-    guidance: Any = Guidance.__new__(Guidance)
-    guidance.prior, guidance.sees = Doubles(), sees
-    found = guidance._latents(Render(rgb, opacity, cameras, normal=normal))
-    if sees == "normals-as-latents":
-        assert found.shape == (2, 6, 4, 4)
-        cells = torch.cat([normal, opacity], -1).view(2, 4, 2, 4, 2, 4).mean((2, 4)).movedim(-1, 1)
-        torch.testing.assert_close(found[:, :4], cells)
-        assert not found[:, 4:].any()
-    else:
-        torch.testing.assert_close(found, 2 * (rgb if sees == "colour" else normal / 2 + 0.5).movedim(-1, 1))

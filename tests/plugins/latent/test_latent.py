@@ -10,7 +10,7 @@ from torch import Tensor
 
 from core.contracts import Context, Step
 from core.errors import UserError
-from core.lift import Guidance
+from core.guidance import Guidance
 from core.testing import check_component, reference
 from plugins.latent.latent import Latent
 from plugins.nerf.volume import Volume
