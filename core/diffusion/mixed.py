@@ -19,7 +19,8 @@ class MixedScore(nn.Module):
     """Predicts the noise in latents [B, ...] at times [B] in [0, 1].
 
     Args:
-        network: ``network(z_t, 1000 t)`` gives the noise, of the latents' shape.
+        network: ``network(z_t, 1000 t, *told)`` gives the noise, of the latents' shape; ``told`` is what the mixture is
+            called with beside latents and times.
         sde: says what the best prediction were for N(0, I).
         channels: how many channels the latents have; each has its logit.
         axis: which axis they are, counted in [B, ...].
@@ -46,8 +47,8 @@ class MixedScore(nn.Module):
             return torch.ones_like(self.active)
         return torch.sigmoid(torch.where(self.active > 0, self.logit, torch.full_like(self.logit, PINNED)))
 
-    def forward(self, z_t: Tensor, t: Tensor) -> Tensor:
-        output: Tensor = self.network(z_t * self.active.to(z_t), 1000 * t)
+    def forward(self, z_t: Tensor, t: Tensor, *told: Tensor | None) -> Tensor:
+        output: Tensor = self.network(z_t * self.active.to(z_t), 1000 * t, *told)
         if self.logit is None:
             return output
         return torch.lerp(self.sde.unit_noise(z_t, t), output.to(z_t), self.share.to(z_t))

@@ -24,12 +24,13 @@ class Drawn:
 
 @torch.no_grad()
 def ode_samples(
-    model: NoiseModel, sde: SDE, start: Tensor, *, tolerance: float = 1e-5, end: float | None = None
-) -> Drawn:
-    """The probability-flow ODE ``dz/dt = f z + g^2 noise(z, t) / (2 s)`` from time 1 to ``end``, by an adaptive RK45.
+    model: NoiseModel, sde: SDE, start: Tensor,
+    *, tolerance: float = 1e-5, end: float | None = None, begin: float = 1.0,
+) -> Drawn:  # fmt: skip
+    """The probability-flow ODE ``dz/dt = f z + g^2 noise(z, t) / (2 s)`` to time ``end``, by an adaptive RK45.
 
     Args:
-        start: [B, ...] latents at time 1 (``sde.end_noise``).
+        start: [B, ...] latents at time ``begin`` (``sde.end_noise`` at time 1); one before ``end`` runs upwards.
         tolerance: relative and absolute error of a step; the fewer the calls the larger it is.
         end: least time; 1e-5, or ``sde.start`` where s_0 is not 0.
 
@@ -41,17 +42,18 @@ def ode_samples(
     def slope(t: float, z: Tensor) -> Tensor:
         return velocity(model, sde, z, torch.full((len(z),), t, device=z.device))
 
-    (z,), calls = _integrate(lambda t, parts: [slope(t, parts[0])], [start], 1.0, last, tolerance)
+    (z,), calls = _integrate(lambda t, parts: [slope(t, parts[0])], [start], begin, last, tolerance)
     return Drawn(z, calls)
 
 
 @torch.no_grad()
 def ancestral_samples(
-    model: NoiseModel, sde: SDE, start: Tensor, generator: torch.Generator, *, steps: int = 1000
+    model: NoiseModel, sde: SDE, start: Tensor, generator: torch.Generator, *, steps: int = 1000, begin: float = 1.0
 ) -> Drawn:
-    """Reverse steps of ``q(z_s | z_t, z_0)`` (Ho et al. 2020), ``steps`` of equal length; no noise in the last."""
+    """Reverse steps of ``q(z_s | z_t, z_0)`` (Ho et al. 2020) from time ``begin``, ``steps`` of equal length; no noise
+    in the last."""
     z = start
-    times = torch.linspace(1.0, _least(sde), steps + 1, dtype=torch.float64)
+    times = torch.linspace(begin, _least(sde), steps + 1, dtype=torch.float64)
     for k in range(steps):
         t, s = (time.expand(len(z)).to(z) for time in (times[k], times[k + 1]))
         (a_t, s_t), (a_s, s_s) = sde.scales(t, z), sde.scales(s, z)

@@ -1,0 +1,1 @@
+"""LION: latent point diffusion (Zeng et al. 2022)."""
