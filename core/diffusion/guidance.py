@@ -31,10 +31,17 @@ def predict_with_guidance(
     Guidance is affine with weights that sum to 1, so applying it to noise, v or x0 predictions is the same thing.
     ``away`` lists what to move away from (Perp-Neg, Armandpour et al. 2023, eq. 6).
     """
-    if scale == 1.0 and not away:
-        return prior.predict(noisy, t, condition)
+    away = moving(away, scale)
+    if not away and scale in (0.0, 1.0):
+        return prior.predict(noisy, t, condition if scale else negative)
     unconditional, conditional = predict_parts(prior, noisy, t, condition, negative, away)
     return combine(unconditional, conditional, scale)
+
+
+def moving(away: Sequence[Away], scale: float) -> Sequence[Away]:
+    """Those of ``away`` that change a prediction guided with ``scale``: at 0 the told end does not count, so only those
+    that move both ends do."""
+    return away if scale else [a for a in away if a.both]
 
 
 def predict_parts(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -124,7 +125,7 @@ class Distillation(Score):
         """The step's levels and noises, and whom to ask; rows are repeated for each of ``samples``."""
         n = self.options.samples
         told, untold = repeated(condition, n), repeated(negative, n)
-        others = [Away(repeated(a.condition, n), a.weight.repeat(n)) for a in away]
+        others = [replace(a, condition=repeated(a.condition, n), weight=a.weight.repeat(n)) for a in away]
         latents = torch.cat([latents] * n)
         level = self.levels(len(latents), step).to(latents.device)
         noise = torch.randn(latents.shape, generator=step.generator("score-noise")).to(latents)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from core.contracts import Away, Prior, Step
-from core.diffusion.guidance import combine, predict_parts
+from core.diffusion.guidance import combine, moving, predict_parts
 from core.types import Condition, Render
 
 
@@ -61,10 +61,11 @@ class Query:
         """x0 under guidance, rescaled and thresholded; by default of the step's own noisy latents and scale."""
         x, t = self.noisy if noisy is None else noisy, self.t if t is None else t
         scale, process = self.scale if scale is None else scale, self.prior.process
-        if scale == 0.0 or (scale == 1.0 and not self.away):
+        away = moving(self.away, scale)
+        if not away and scale in (0.0, 1.0):
             alone = self.condition if scale else self.negative
             return self._in_range(process.to_x0(self.prior.predict(x, t, alone), x, t))
-        untold, told = predict_parts(self.prior, x, t, self.condition, self.negative, self.away)
+        untold, told = predict_parts(self.prior, x, t, self.condition, self.negative, away)
         x0 = process.to_x0(combine(untold, told, scale), x, t)
         if self.options.rescale:
             plain = process.to_x0(told, x, t)

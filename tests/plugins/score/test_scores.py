@@ -355,3 +355,25 @@ def test_one_gaussian_of_rows_is_not_the_next() -> None:
     """The noise of one picture is not that of another, nor of the next step."""
     noise = [drawn(made("sds"), Mixture(), points(B), Step(k, 10)).noise.flatten() for k in range(2)]
     assert len(torch.cat(noise).unique()) == 2 * 2 * B and math.isfinite(float(noise[0].sum()))
+
+
+@pytest.mark.parametrize("scale", [0.0, 1.0, 7.5])
+@pytest.mark.parametrize("samples", [1, 2])
+def test_a_second_guidance_moves_the_gradient_at_every_scale(scale: float, samples: int) -> None:
+    """InstructPix2Pix: nothing + 1.5 (picture - nothing) + scale (both - picture), at scale 0 too."""
+    prior, x = Mixture(), points(B)
+    score = made("sds", scale=scale, samples=samples, **FIXED)
+    away = [Away(prior.condition(["left"] * B), torch.full((B,), 0.5), both=True)]
+    q = score.query(prior, x, *told(prior, B), HALF, away)
+    plain, free, nothing = (noise_of(prior, q.noisy, q.t, text) for text in ("right", "", "left"))
+    wanted = nothing + 1.5 * (free - nothing) + scale * (plain - free)
+    close(
+        score.gradient(prior, x, *told(prior, B), HALF, away),
+        (q.s / q.a * (wanted - q.noise)).view(samples, *x.shape).mean(0),
+    )
+    aside = [Away(away[0].condition, away[0].weight)]  # Perp-Neg moves the told end, of which scale 0 has nothing
+    prior.rows = 0
+    moved = score.gradient(prior, x, *told(prior, B), HALF, aside)
+    if scale == 0:
+        close(moved, (q.s / q.a * (free - q.noise)).view(samples, *x.shape).mean(0))
+        assert prior.rows == samples * B
