@@ -102,7 +102,11 @@ class HashField(Geometry):
         active: Schedule = Schedule([(0, 1.0)])
         """Share of the levels that take part, in [0, 1]; raise it over the run to find large shapes first."""
         hidden: int = Field(32, ge=4)
-        """Width of the network's hidden layer."""
+        """Width of the network's hidden layers."""
+        hidden_layers: int = Field(1, ge=1, le=8)
+        """How many of them."""
+        activation: Literal["silu", "relu"] = "silu"
+        """What follows each of them."""
         channels: int = Field(3, ge=1)
         """Features handed to the material."""
         network_lr: float = Field(0.25, gt=0)
@@ -121,13 +125,14 @@ class HashField(Geometry):
         generator = context.generator(stream)
         self.table = nn.Parameter(self.spec.table(generator, scale=1e-3))
         self.first = nn.Linear(self.spec.width + 3, o.hidden)
+        self.between = nn.ModuleList(nn.Linear(o.hidden, o.hidden) for _ in range(o.hidden_layers - 1))
         self.second = nn.Linear(o.hidden, 1 + o.channels)
-        for layer in (self.first, self.second):
+        for layer in (self.first, *self.between, self.second):
             init_linear(layer, generator)
         self.register_buffer("shown", self._weights(o.active.at(0, 2)))
 
     def param_groups(self) -> list[dict[str, Any]]:
-        network = [*self.first.parameters(), *self.second.parameters()]
+        network = [p for part in (self.first, self.between, self.second) for p in part.parameters()]
         return [{"params": [self.table]}, {"params": network, "lr_scale": self.options.network_lr}]
 
     def update(self, step: Step) -> None:
@@ -157,7 +162,10 @@ class HashField(Geometry):
 
     def raw(self, points: Tensor) -> Tensor:
         """[N, 1 + channels] of the network at world points [N, 3], float32."""
-        hidden = F.silu(self.first(torch.cat([self._code(points), points], -1)))
+        bend = F.silu if self.options.activation == "silu" else F.relu
+        hidden = bend(self.first(torch.cat([self._code(points), points], -1)))
+        for layer in self.between:
+            hidden = bend(layer(hidden))
         return self.second(hidden).float()
 
 
@@ -166,7 +174,7 @@ def copies(field: Geometry, other: Geometry, *same: str) -> bool:
     if type(other) is not type(field):
         return False
     shapes = [{k: v.shape for k, v in f.state_dict().items()} for f in (field, other)]
-    names = (*same, "base_resolution", "finest", "reduce")
+    names = (*same, "base_resolution", "finest", "reduce", "activation")
     options = [[getattr(f.options, name, None) for name in names] for f in (field, other)]
     if shapes[0] != shapes[1] or options[0] != options[1]:
         return False

@@ -33,7 +33,7 @@ KINDS: dict[str, str] = {
     "converter": "turns one representation into another",
     "metric": "measures renders against what was asked",
     "listener": "follows a run: logs, viewers, early stops",
-    "command": "a further verb, reached through `bench` and `eval`",
+    "command": "a further verb: `import-…` itself, others through `bench` and `eval`",
 }
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9.-]*")

@@ -8,9 +8,11 @@ import typer
 
 from core import __version__
 from core.cli import assets, authoring, catalogue, commands, machine, preview, runs, sample, views
+from core.cli.verbs import Verbs
 
 app = typer.Typer(
     name="maquette",
+    cls=Verbs,
     help="Turn a sentence or a picture into a 3D object, and fit the models that do it.",
     rich_markup_mode=None,
     add_completion=False,

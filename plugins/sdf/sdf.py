@@ -40,6 +40,8 @@ class SDF(HashField):
         """Width of the surface in world units: VolSDF's beta, NeuS's 1/s. Not far below half a marching step."""
         learn_width: bool = False
         """Let the optimiser find the width; ``width`` is then where it begins."""
+        width_lr: float = Field(1.0, gt=0)
+        """Learning rate of the width's logarithm as a share of the stage's."""
         start: Literal["sphere", "ellipsoid", "mesh"] = "sphere"
         """The first shape."""
         radius: float = Field(0.5, gt=0)
@@ -105,7 +107,8 @@ class SDF(HashField):
 
     def param_groups(self) -> list[dict[str, Any]]:
         groups = super().param_groups()
-        return [*groups, {"params": [self.log_width]}] if self.options.learn_width else groups
+        width = {"params": [self.log_width], "lr_scale": self.options.width_lr} if self.options.learn_width else None
+        return groups if width is None else [*groups, width]
 
     @property
     def width(self) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from core.config.base import Config as BaseConfig
+from core.config.schedule import Schedule
 from core.contracts import Context, Material, Step
 
 
@@ -27,8 +28,8 @@ class Diffuse(Material):
         """Light from everywhere."""
         light: float = Field(0.6, ge=0)
         """Strength of the point light."""
-        unlit: float = Field(0.0, ge=0, le=1)
-        """Share of the steps that show the albedo without light."""
+        unlit: Schedule = Schedule([(0, 0.0)])
+        """Share of the steps that show the albedo without light; the light may come on later."""
         textureless: float = Field(0.0, ge=0, le=1)
         """Share of the steps that show a white object: shape alone."""
         light_spread: float = Field(0.0, ge=0)
@@ -39,7 +40,10 @@ class Diffuse(Material):
 
         @model_validator(mode="after")
         def _shares(self) -> Any:
-            if self.unlit + self.textureless > 1:
+            least, most = self.unlit.extent
+            if least < 0 or most > 1:
+                raise ValueError(f"unlit: expected a share in [0, 1], found {least if least < 0 else most:g}")
+            if least + self.textureless > 1:
                 raise ValueError("unlit and textureless are shares of all steps and add up to more than 1")
             return self
 
@@ -51,7 +55,8 @@ class Diffuse(Material):
     def update(self, step: Step) -> None:
         """Draw how this step shows the object."""
         o, (mode, strength) = self.options, torch.rand(2, generator=step.generator("shading")).tolist()
-        self._mode = "unlit" if mode < o.unlit else "textureless" if mode < o.unlit + o.textureless else "lit"
+        unlit = o.unlit.at(step.index, step.total)
+        self._mode = "unlit" if mode < unlit else "textureless" if mode < unlit + o.textureless else "lit"
         self._strength = strength if o.soft else 1.0
         self._aside = o.light_spread * torch.randn(3, generator=step.generator("light"))
 

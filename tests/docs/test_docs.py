@@ -31,7 +31,7 @@ FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 NAMED = re.compile(r"`((?:core|plugins|configs|docs|tests|benchmarks)/[\w./-]*)`")
 VERB = re.compile(r"(?:python launch\.py|maquette) ([a-z][a-z-]+)")
-VERBS = set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+VERBS = set((group := typer.main.get_command(app)).list_commands(typer.Context(group)))  # type: ignore[attr-defined]
 LINES = {"text", "image", "run", "fit"}
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 from pydantic import ValidationError
 from torch.nn import functional as F
 
-from core.contracts import Context
+from core.contracts import Context, Step
 from core.errors import UserError
 from core.testing import check_component
 from plugins.backgrounds.neural import Neural
@@ -50,7 +50,10 @@ def test_a_panorama_from_a_file_shows_its_front_in_front(tmp_path: Path) -> None
 
 def test_a_panorama_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "words.png").write_text("words")
-    for name, match in (("nowhere.png", "background.path: there is no file"), ("words.png", "cannot be read as a picture")):
+    for name, match in (
+        ("nowhere.png", "background.path: there is no file"),
+        ("words.png", "cannot be read as a picture"),
+    ):
         with pytest.raises(UserError, match=match):
             Textured(Textured.Config(path=str(tmp_path / name)), Context())
 
@@ -106,3 +109,15 @@ def test_initial_values_follow_from_the_seed_alone() -> None:
     same, other = Neural(Neural.Config(), Context(seed=1)), Neural(Neural.Config(), Context(seed=2))
     assert torch.equal(first(DIRECTIONS), same(DIRECTIONS))
     assert not torch.equal(first(DIRECTIONS), other(DIRECTIONS))
+
+
+def test_a_random_colour_takes_the_networks_place_in_its_share_of_the_steps() -> None:
+    made = Neural(Neural.Config(random=0.4), Context())
+    seen = []
+    for index in range(200):
+        made.update(Step(index, 200, seed=1))
+        colours = made(DIRECTIONS)
+        seen.append(not colours.requires_grad and bool((colours == colours[0]).all()))
+        with torch.no_grad():  # pictures outside training show the background itself
+            assert not bool((made(DIRECTIONS) == made(DIRECTIONS)[0]).all())
+    assert 60 < sum(seen) < 100

@@ -188,3 +188,21 @@ def whole(grid: HashGrid) -> HashGrid:
     other = build()
     other.load_state_dict(grid.state_dict())
     return other
+
+
+@pytest.mark.parametrize("activation", ["silu", "relu"])
+def test_the_network_may_be_deeper(activation: str) -> None:
+    grid, points = build(hidden_layers=3, activation=activation), cube(40)
+    bend = getattr(F, activation)
+    hidden = bend(grid.first(torch.cat([grid._code(points), points], -1)))
+    for layer in grid.between:
+        hidden = bend(layer(hidden))
+    assert len(grid.between) == 2
+    torch.testing.assert_close(grid.raw(points), grid.second(hidden))
+    network = grid.param_groups()[1]["params"]
+    assert len(network) == 8 and sum(p.numel() for p in network) == sum(
+        p.numel() for n, p in grid.named_parameters() if n != "table"
+    )
+    other = build(seed=1, hidden_layers=3, activation=activation)
+    other.init_from(grid)
+    assert torch.equal(other.between[1].weight, grid.between[1].weight)

@@ -98,6 +98,7 @@ def test_the_width_is_annealed_or_learned() -> None:
     assert float(learned.width.detach()) == pytest.approx(0.05)
     learned.density(cube()).sum().backward()
     assert learned.log_width.grad is not None and float(learned.log_width.grad) != 0
+    assert build(learn_width=True, width_lr=0.1).param_groups()[-1]["lr_scale"] == 0.1
 
 
 @pytest.mark.parametrize("normals", ["analytic", "finite-difference"])

@@ -37,6 +37,16 @@ def test_shares_of_the_steps_show_albedo_or_a_white_object() -> None:
         assert all(torch.equal(shown(made, s), shown(made, 0)) for s in range(20))
 
 
+def test_the_light_may_come_on_later() -> None:
+    made = Diffuse(
+        Diffuse.Config(ambient=0.25, light=0.5, unlit={"points": {99: 1.0, 100: 0.0}}, textureless=0.5), Context()
+    )
+    assert all(torch.equal(shown(made, step), ALBEDO) for step in range(100))
+    assert not any(torch.equal(shown(made, step), ALBEDO) for step in range(100, 200))
+    with pytest.raises(ValidationError, match="unlit: expected a share in"):
+        Diffuse.Config(unlit={"from": 0.5, "to": 1.5})
+
+
 def test_soft_light_lies_between_the_lit_and_the_evenly_lit_object() -> None:
     made = Diffuse(Diffuse.Config(ambient=0.2, light=0.6, soft=True), Context())
     found = torch.stack([shown(made, s)[0] / ALBEDO[0] for s in range(100)])

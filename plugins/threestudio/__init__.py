@@ -1,0 +1,1 @@
+"""Configurations of threestudio, turned into jobs."""
