@@ -69,10 +69,15 @@ def evaluate(
 
 @torch.no_grad()
 def novel_views(model: Any, one: Given, scale: float, steps: int) -> Tensor:
-    """[V, S, S, 3] at all ``TURNS``; each view from its own noise."""
-    cameras, nobody = one.cameras(TURNS), [""] * len(TURNS)
+    """[V, S, S, 3] at all ``TURNS``; each view from its own noise, or with three others, at right angles to each other,
+    by a prior that denoises sets of four."""
+    order = torch.arange(len(TURNS))
+    if getattr(model, "frames", 1) == 4:
+        order = order.view(4, -1).T.flatten()
+    cameras, nobody = one.cameras([TURNS[k] for k in order]), [""] * len(TURNS)
     told = model.condition(nobody, cameras, one.views())
-    return ddim(model, told, model.opposite(told, nobody, cameras), scale, steps).cpu()
+    drawn = ddim(model, told, model.opposite(told, nobody, cameras), scale, steps).cpu()
+    return drawn[order.argsort()]
 
 
 def mean_pictures() -> Tensor:

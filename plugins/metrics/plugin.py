@@ -15,5 +15,7 @@ def register(registry):  # type: ignore[no-untyped-def]
                  "novel views of unseen objects by a prior that looks at a picture")  # fmt: skip
     registry.add("command", "eval-image", "plugins.metrics.eval_image:evaluate",
                  "make unseen objects from one picture each and measure what came out")  # fmt: skip
+    registry.add("command", "eval-consistency", "plugins.metrics.eval_consistency:evaluate",
+                 "do the views that a prior draws of one sentence belong to one object")  # fmt: skip
     registry.add("command", "bench-matrix", "plugins.metrics.bench_matrix:bench",
                  "lift one prompt with every geometry under every guidance; writes a page")  # fmt: skip
