@@ -35,7 +35,8 @@ def check_loss(c: Checked) -> None:
     for name in ("target-mask", "target-nearness"):
         render.extras[name] = torch.rand(2, 24, 24, 1, generator=noise)
     render.extras["target-normal"] = torch.randn(2, 24, 24, 3, generator=noise)
-    render.extras["variation"] = torch.rand((), generator=noise).requires_grad_()
+    for name in ("variation", "latent-score"):
+        render.extras[name] = torch.rand((), generator=noise).requires_grad_()
     loss = c.target(render, Step(3, 10))
     c.require(loss.shape == (), "the loss is a scalar", f"found {list(loss.shape)}")
     if c.require(loss.requires_grad and finite(loss), "the loss is finite and differentiable"):

@@ -108,9 +108,9 @@ def _check_extra(c: Checked, geometry: Geometry, signal: str) -> None:
     with torch.no_grad():
         seen = reference.scene().renderer(reference.cameras(24, 2))
     one, again = (geometry.extra(signal, seen, Step(3, 10)) for _ in range(2))
-    shape = list(one.shape)
-    fits = shape[1:] == {"variation": [], "sdf-edges": [2], "face-normals": [2, 3]}.get(signal, [3])
-    fits = fits and (len(shape) > 0) == (signal != "variation")
+    shape, scalar = list(one.shape), signal in ("variation", "latent-score")
+    fits = shape[1:] == {"sdf-edges": [2], "face-normals": [2, 3]}.get(signal, [] if scalar else [3])
+    fits = fits and (len(shape) == 0) == scalar
     c.require(fits, f"{signal} has the shape that core/signals.py gives", f"found {shape}")
     c.require(torch.equal(one, again), f"{signal} follows from the step's streams alone")
     check_gradient(c, geometry, lambda: geometry.extra(signal, seen, Step(3, 10)).square(), signal)

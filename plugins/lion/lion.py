@@ -12,7 +12,6 @@ from core.diffusion.mixed import MixedScore
 from core.diffusion.sde import SDE
 from core.diffusion.sde_objective import TimeSampler, squared_error, weight
 from core.ema import Average
-from core.errors import UserError
 from core.generative.scene import geometry_scene
 from core.types import Points
 from plugins.lion.conditions import Conditions
@@ -72,7 +71,12 @@ class Lion(Generator):
 
     def _take_over(self, previous: Any) -> None:
         """Start from the stage before, or from a published file."""
-        if isinstance(previous, Lion):
+        if self.options.start is not None:
+            from plugins.lion.checkpoint import load_published
+
+            load_published(self.options.start, self.live)
+            self.average.model.load_state_dict(self.live.state_dict())
+        elif isinstance(previous, Lion):
             for mine in (self.live, self.average.model):
                 mine.load_state_dict(previous.average.model.state_dict())
             self.center.copy_(previous.center)
@@ -170,9 +174,8 @@ class Lion(Generator):
         posterior: Posterior = net.encode_points(x, z, noise)
         return Latents(z, posterior.sample)
 
-    @torch.no_grad()
     def decode(self, latents: Latents) -> Decoded:
-        """World points [B, N, 3] and, where the autoencoder gives them, their normals."""
+        """World points [B, N, 3] and, where the autoencoder gives them, their normals; by the averaged autoencoder."""
         made: Decoded = self.average.model["vae"].decode(latents.h, latents.z)
         return Decoded(self.in_world(made.points), made.normals)
 
@@ -204,7 +207,7 @@ class Lion(Generator):
         from plugins.lion.modes import drawn
 
         if not float(self.scale):
-            raise UserError("lion: this run has seen no data yet, so it does not know how large shapes are")
+            self._measure()
         told = self.conditions.of_asked(asked, count, generator)
         scenes: list[Scene | Tensor] = []
         for latents, again in drawn(self, count, told, generator, _CHUNK):

@@ -107,7 +107,7 @@ def check(options: Any, data: Any) -> None:
             "hundred objects for samples that are not copies"
         )
     points = data.options.points
-    for where, levels in _levels(options):
+    for where, levels in (("vae.shape", options.vae.shape), ("vae.unet.down", options.vae.unet.down)):
         fewer, most = [points, *(level.centers for level in levels)], max(level.centers for level in levels)
         if fewer != sorted(fewer, reverse=True):
             raise UserError(
@@ -124,10 +124,3 @@ def check(options: Any, data: Any) -> None:
         )
     if options.start is not None and not options.start.is_file():
         raise UserError(f"start: there is no checkpoint {options.start}")
-
-
-def _levels(options: Any) -> list[tuple[str, Any]]:
-    found = [("vae.shape", options.vae.shape), ("vae.unet.down", options.vae.unet.down)]
-    if options.point_prior.unet is not None:
-        found.append(("point_prior.unet.down", options.point_prior.unet.down))
-    return found

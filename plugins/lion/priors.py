@@ -28,8 +28,8 @@ class GlobalConfig(Config):
 class LocalConfig(Config):
     """The network over latent points."""
 
-    unet: UnetConfig | None = None
-    """Its levels; null takes the autoencoder's."""
+    mlps: dict[int, tuple[int, ...]] = {}
+    """Its levels are the autoencoder's, but for the widths of the network over neighbours in these (counted from 0)."""
     time: int = Field(default=32, ge=4)
     """Size of the embedded time, set beside features at every level."""
 
@@ -97,7 +97,9 @@ class LocalPrior(PointUnet):
     [B, C] merged into that."""
 
     def __init__(self, options: LocalConfig, unet: UnetConfig, features: int, size: int, condition: int) -> None:
-        super().__init__(options.unet or unet, features, 3 + features, size, options.time, condition)
+        levels = [level.model_copy(update={"mlp": options.mlps.get(k, level.mlp)}) for k, level in enumerate(unet.down)]
+        own = unet.model_copy(update={"down": tuple(levels)})
+        super().__init__(own, features, 3 + features, size, options.time, condition)
 
     def forward(self, h: Tensor, t: Tensor, z: Tensor, condition: Tensor | None = None) -> Tensor:  # type: ignore[override]
         return super().forward(h, z, t, condition)

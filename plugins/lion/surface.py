@@ -24,7 +24,11 @@ class SampledShape(MadeMesh):
 
     def __init__(self, mesh: Mesh, points: Points, context: Context) -> None:
         super().__init__(mesh, context)
-        self.points = points
+        self._points = points
+
+    def cloud(self) -> Points:
+        """The points themselves."""
+        return self._points
 
 
 def surface_of(points: Points, bound: float, resolution: int, sigma: float) -> Mesh:

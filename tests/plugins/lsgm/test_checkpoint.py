@@ -17,7 +17,8 @@ from core.config.loading import load_job
 from core.diffusion.mixed import MixedScore
 from core.discovery import get_registry
 from core.errors import UserError
-from plugins.lsgm.checkpoint import averaged, load_published, read, score_name, vae_name
+from core.generative.published import averaged
+from plugins.lsgm.checkpoint import load_published, read, score_name, vae_name
 from plugins.lsgm.ncsnpp import Ncsnpp
 from plugins.lsgm.vae import Vae
 
