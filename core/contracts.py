@@ -58,12 +58,31 @@ class Module(nn.Module, Component, ABC):
         ``optimizer.resize``, so that the moments of the rows that stay are kept."""
 
 
+@dataclass(frozen=True)
+class Lighter:
+    """How a load was lowered: in words, and how many times as many micro-batches an update needs now."""
+
+    what: str
+    micro_batches: int = 1
+
+
 class Task(Module):
     """What the loop optimises: lifting a prompt, fitting a prior or a generative system."""
 
     @abstractmethod
     def training_step(self, step: Step) -> dict[str, Tensor]:
         """Weighted losses by name, scalars; the loop back-propagates their sum."""
+
+    def lighten(self) -> Lighter | None:
+        """Need less memory in every step from now on, as memory ran out; None where nothing can be lowered. By
+        default fewer rows of ``self.data`` at once, in more micro-batches."""
+        data = getattr(self, "data", None)
+        parts = data.split() if isinstance(data, DataSource) else 1
+        return (
+            Lighter(f"1 in {parts} of the rows at once, in {parts} times as many micro-batches", parts)
+            if parts > 1
+            else None
+        )
 
     def preview(self, step: Step) -> dict[str, Any]:
         """Pictures by name, [H, W, 3] uint8 arrays; called under ``no_grad``."""
@@ -194,6 +213,10 @@ class Renderer(Module):
     def forward(self, cameras: Cameras, step: Step | None = None) -> Render:
         """``step`` gives random streams while training; None renders without randomness."""
 
+    def lighten(self) -> str | None:
+        """Need less memory for the same pictures from now on; in words how, None where it cannot be lowered."""
+        return None
+
 
 class Prior(Module):
     """A diffusion model behind one face: 2D, multi-view or 3D-native."""
@@ -308,6 +331,15 @@ class DataSource(Component, ABC):
     @abstractmethod
     def batch(self, step: Step) -> dict[str, Any]:
         """At least ``cameras`` (:class:`Cameras`); deterministic given the step's streams."""
+
+    def split(self) -> int:
+        """Give fewer rows at once from now on: the option ``batch`` by its smallest factor, which is returned; 1 where
+        it cannot be lowered. Sets of views (``orbit``) stay whole."""
+        count, whole = getattr(self.options, "batch", 1), getattr(self.options, "orbit", 1)
+        factor = next((d for d in range(2, count // whole + 1) if (count // whole) % d == 0), 1)
+        if factor > 1:
+            self.options = self.options.model_copy(update={"batch": count // factor})
+        return factor
 
 
 class PromptProcessor(Component, ABC):

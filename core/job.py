@@ -16,6 +16,7 @@ from core.interrupt import StopRequests
 from core.listeners import Events, own_listeners, truncate_metrics
 from core.loop import Loop, StepReport
 from core.precision import fast_bfloat16
+from core.recovery import take_lighter
 from core.resume import check_resume, find_checkpoint
 from core.run import Run, new_folder, read_status, write_description
 from core.stages import build_chain, build_task, component_builder
@@ -253,7 +254,7 @@ class _Driver:
     def _step(self) -> None:
         assert self.loop is not None
         try:
-            report = self.loop.take(self.index)
+            report = take_lighter(self.loop, self.index, self.run.warn, self._save)
         except NonFiniteLoss as error:
             raise NonFiniteLoss(self._keep_evidence(error)) from None
         self.index += 1

@@ -20,7 +20,7 @@ from core.asked import Asked, PictureConfig
 from core.config.base import ComponentSpec, Slot
 from core.config.base import Config as BaseConfig
 from core.config.schedule import Schedule
-from core.contracts import Context, Module, Prior, PromptProcessor, Scene, Score, Step, Task, TrainedScore
+from core.contracts import Context, Lighter, Module, Prior, PromptProcessor, Scene, Score, Step, Task, TrainedScore
 from core.errors import UserError
 from core.guidance import Guidance, GuidanceConfig
 from core.prompt_file import read_prompt
@@ -255,6 +255,14 @@ class Lift(Task):
         for signal in self.context.parts["registry"].find("loss", loss).needs:
             if signal in FIELD_SIGNALS and signal not in render.extras:
                 render.extras[signal] = self.geometry.extra(signal, render, step)
+
+    def lighten(self) -> Lighter | None:
+        """Fewer views at once, then fewer rays."""
+        fewer = super().lighten()
+        if fewer is not None:
+            return fewer
+        said = self.parts["renderer"].lighten()  # type: ignore[operator]
+        return None if said is None else Lighter(said)
 
     @torch.no_grad()
     def preview(self, step: Step) -> dict[str, Any]:

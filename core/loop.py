@@ -56,6 +56,9 @@ class Loop:
         seed, stage: key the random streams.
         accumulate: micro-batches per update and process.
         gradient_clip: largest 2-norm of the gradient, or None.
+
+    Attributes:
+        updating: within the optimiser's update, which cannot be taken again.
     """
 
     def __init__(
@@ -80,6 +83,8 @@ class Loop:
         # What wrapping is for, autocast and the exchange of gradients, is done in `_micro` and `_share_gradients`.
         self._optimizer: Any = fabric.setup_optimizers(self.scheduled.raw)
         self._scaled = getattr(fabric.strategy.precision, "scaler", None) is not None
+        self._prepared: int | None = None  # the step for which the task has been updated
+        self.updating = False
 
     def step(self, index: int, micro: int = 0) -> Step:
         """The step ``index`` (0-based) as the task sees it."""
@@ -112,9 +117,8 @@ class Loop:
         rate = self.scheduled.set_rate(index, self.total)
         first = self.fabric.global_rank * self.accumulate
         head = self.step(index)
-        seed_global(head.stream("torch.update"), self.fabric.device)
-        self.task.update(head)
-        self._optimizer.zero_grad(set_to_none=True)
+        self._prepare(head)
+        self.drop_gradients()
         losses: dict[str, Tensor] = {}
         metrics: dict[str, list[float]] = defaultdict(list)
         for micro in range(first, first + self.accumulate):
@@ -129,6 +133,17 @@ class Loop:
         report.rate = rate
         report.metrics = {name: sum(values) / len(values) for name, values in metrics.items()}
         return report
+
+    def _prepare(self, head: Step) -> None:
+        """Update the task for a step, once: a step may be taken again after memory ran out."""
+        if self._prepared != head.index:
+            seed_global(head.stream("torch.update"), self.fabric.device)
+            self.task.update(head)
+            self._prepared = head.index
+
+    def drop_gradients(self) -> None:
+        """Forget the gradients of a step."""
+        self._optimizer.zero_grad(set_to_none=True)
 
     def _micro(self, step: Step) -> dict[str, Tensor]:
         """Losses of one micro-batch (detached, divided by the number of micro-batches), gradients accumulated."""
@@ -157,7 +172,9 @@ class Loop:
         report = StepReport(dict(zip(losses, values[:-1], strict=True)), grad_norm=values[-1])
         self._guard(index, report)
         report.losses["total"] = sum(values[:-1])
+        self.updating = True
         self._optimizer.step()
+        self.updating = False
         return report
 
     def _gradient_norm(self) -> Tensor:

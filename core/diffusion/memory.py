@@ -62,3 +62,14 @@ def tile(vae: Any) -> None:
     if not hasattr(vae, "enable_tiling"):
         raise UserError(f"vae_tiling: {type(vae).__name__} has no tiles")
     vae.enable_tiling()
+
+
+def recompute(vae: Any) -> None:
+    """Keep no activations of the encoder for the backward pass, but compute them again (gradient checkpointing).
+
+    Raises:
+        UserError: this autoencoder cannot.
+    """
+    if not getattr(vae, "_supports_gradient_checkpointing", False):
+        raise UserError(f"vae_checkpointing: {type(vae).__name__} cannot be computed again piece by piece")
+    vae.enable_gradient_checkpointing()

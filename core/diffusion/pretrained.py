@@ -48,6 +48,8 @@ class PretrainedConfig(BaseConfig):
     """Weights and arithmetic of the autoencoder; many overflow in float16."""
     vae_tiling: bool = False
     """Encode and decode pictures in overlapping tiles: less memory, faint seams."""
+    vae_checkpointing: bool = False
+    """Compute the autoencoder's encoder again in the backward pass: less memory, slower steps."""
     attention: memory.Attention = "sdpa"
     """Fused attention, or sliced: a few heads at a time, less memory and slower (UNets only)."""
     offload: memory.Offload = "none"
@@ -155,6 +157,8 @@ class Pretrained(LatentSpace):
             network.set_attention_slice("auto")
         if o.vae_tiling and self.vae is not None:
             memory.tile(self.vae)
+        if o.vae_checkpointing and self.vae is not None:
+            memory.recompute(self.vae)
         if o.offload == "stream":
             memory.stream_layers(network, self.context.device)
         if o.compile:

@@ -44,6 +44,10 @@ class GivenViews(DataSource):
         given = self._given(step)
         return given if self._cameras is None else self._cameras.batch(step) | {"reference": given}
 
+    def split(self) -> int:
+        """Of the views that guidance looks at, where there are any: given pictures are looked at in every step."""
+        return super().split() if self._cameras is None else self._cameras.split()  # type: ignore[no-any-return]
+
     def _given(self, step: Step) -> dict[str, Any]:
         o, views = self.options, self._views()
         chosen = torch.randint(len(views), (min(o.batch, len(views)),), generator=step.generator("given-views"))

@@ -12,6 +12,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from core.config.base import Config as BaseConfig
 from core.contracts import Context, Renderer, Step
@@ -20,6 +21,8 @@ from core.kernels.marching import RaySamples
 from core.kernels.occupancy import OccupancyGrid
 from core.meshing.surface import overrides
 from core.types import Cameras, Render
+
+FEWEST_RAYS = 256
 
 
 class Volume(Renderer):
@@ -42,6 +45,9 @@ class Volume(Renderer):
         """Optical depth behind which samples are skipped; 0 evaluates every one."""
         rays: int = Field(16384, ge=256)
         """Rays rendered at once outside training; bounds memory."""
+        training_rays: int = Field(0, ge=0)
+        """Rays rendered at once while training; 0: all. Where there are more they are rendered again for their
+        gradients, which takes a third longer and bounds memory."""
 
     @classmethod
     def signals(cls, options: Any) -> tuple[list[str], list[str]]:
@@ -57,6 +63,15 @@ class Volume(Renderer):
             box, options.grid, self.step_size, threshold=options.threshold, warmup=options.warmup,
             every=options.update_every,
         )  # fmt: skip
+        self.most, self._last = options.training_rays, 0
+
+    def lighten(self) -> str | None:
+        """Half as many rays at once while training, 256 at least."""
+        rays = min(self.most or self._last, self._last) // 2
+        if rays < FEWEST_RAYS:
+            return None
+        self.most = rays
+        return f"{rays} rays at once (renderer.training_rays)"
 
     def _part(self, kind: str) -> Any:
         # Looked up, not kept as an attribute: a renderer does not own the geometry's parameters.
@@ -73,13 +88,21 @@ class Volume(Renderer):
         origins, directions = (x.reshape(-1, 3) for x in cameras.rays())
         if step is not None:
             jitter = torch.rand(len(origins), generator=step.generator("jitter")).to(origins)
-            parts = [self._rays(origins, directions, jitter, normals=self.options.normals)]
+            parts = self._training(origins, directions, jitter)
         else:
             chunks = zip(origins.split(self.options.rays), directions.split(self.options.rays), strict=True)
             parts = [self._picture(o, d) for o, d in chunks]
         shape = (len(cameras), cameras.height, cameras.width)
         seen = {k: torch.cat([p[k] for p in parts]) for k in parts[0]}
         return self._assemble(seen, cameras, directions.view(*shape, 3), shape, step is not None)
+
+    def _training(self, origins: Tensor, directions: Tensor, jitter: Tensor) -> list[dict[str, Tensor]]:
+        """All rays at once, or pieces of which nothing is kept but what they show."""
+        normals, self._last = self.options.normals, len(origins)
+        if not self.most or self._last <= self.most:
+            return [self._rays(origins, directions, jitter, normals)]
+        pieces = zip(*(x.split(self.most) for x in (origins, directions, jitter)), strict=True)
+        return [checkpoint(self._rays, *piece, normals, use_reentrant=False) for piece in pieces]
 
     def _assemble(
         self, seen: dict[str, Tensor], cameras: Cameras, directions: Tensor, shape: Any, training: bool
@@ -171,9 +194,7 @@ class Volume(Renderer):
         total = F.pad(depth.cumsum(0), (1, 0))
         keep = total[:-1] - total[samples.offsets[samples.ray_ids]] < self.options.hidden
         kept = F.pad(keep.long().cumsum(0), (1, 0))
-        return RaySamples(
-            samples.t_starts[keep], samples.t_ends[keep], samples.ray_ids[keep], kept[samples.offsets]
-        )
+        return RaySamples(samples.t_starts[keep], samples.t_ends[keep], samples.ray_ids[keep], kept[samples.offsets])
 
     def _light(self, origins: Tensor) -> Tensor:
         """A point light a little above the camera (materials without shading ignore it)."""

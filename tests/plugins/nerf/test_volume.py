@@ -348,3 +348,35 @@ def test_a_geometry_s_own_normals_and_rays_count(normals: bool) -> None:
     assert float(seen.opacity[0].min()) > 0.99 and float(seen.opacity[1].max()) == 0.0
     assert seen.normal is not None
     torch.testing.assert_close(seen.normal[0], seen.opacity[0] * torch.tensor([0.0, 0.0, 1.0]))
+
+
+class Learned(Field):
+    """A ball whose density is learned."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda r: self.level * torch.sigmoid((0.6 - r) / 0.05))
+        self.level = torch.nn.Parameter(torch.tensor(3.0))
+
+
+@pytest.mark.parametrize("normals", [False, True])
+def test_pieces_of_a_training_picture_are_the_picture_and_its_gradient(normals: bool) -> None:
+    """Rendered in pieces of 20 rays, of which nothing is kept: the same values, the same gradient."""
+    found = {}
+    for rays in (0, 20):
+        field = Learned()
+        render = renderer(field, samples=32, normals=normals, training_rays=rays)
+        seen = render(views(5), Step(3, 10))
+        total = seen.rgb.square().sum() + seen.opacity.sum() + seen.extras["weights"].square().sum()
+        total = total + (seen.normal[..., 0].sum() if normals else 0)
+        total.backward()
+        found[rays] = [seen.rgb.detach(), seen.depth.detach(), seen.extras["weights"].detach(), field.level.grad]
+    for one, other in zip(*found.values(), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-5)
+
+
+def test_memory_is_saved_by_fewer_rays_down_to_256() -> None:
+    render = renderer(Learned(), samples=16)
+    assert render.lighten() is None  # nothing was rendered so far
+    render(views(23), Step(0, 10))  # 1058 rays
+    assert render.lighten() == "529 rays at once (renderer.training_rays)" and render.most == 529
+    assert render.lighten() is not None and render.lighten() is None and render.most == 264
