@@ -1,8 +1,8 @@
 """``load_job``: from a file to a checked job, or to every problem at once.
 
-The order: the file over what it extends, ``extra`` over that, the overrides over everything, and each stage over the
-top level. Then names are looked up (which imports the named components, and builds nothing), options are validated
-and signals matched.
+The order: the file over what it extends, ``extra`` over that, the settings of ``vram``, the overrides over everything,
+and each stage over the top level. Then names are looked up (which imports the named components, and builds nothing),
+options are validated and signals matched.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from core.config import vram
 from core.config.base import ComponentSpec
 from core.config.dump import to_plain
 from core.config.job import Job, JobConfig, PluginsConfig, Stage, StageConfig
@@ -53,6 +54,8 @@ def load_job(
     changes = [o for o in (parse_override(text, problems) for text in overrides) if o is not None]
     if tree is None:
         raise ConfigError(problems)
+    sizes = [change.node for change in changes if change.path == (vram.KEY,)]
+    changes = [change for change in changes if change.path != (vram.KEY,)]
     given = {k: v for k, v in (extra or {}).items() if v is not None}
     tree = merge(tree, from_python(given, "the command's options"))
     for change in in_order(changes):
@@ -60,9 +63,20 @@ def load_job(
             problems.append(f"{change.where}: a file names what it extends; it cannot be overridden")
             continue
         tree = apply(tree, change, problems)
+    tree = _sized(tree, sizes, registry, problems)
     job = _Checking(tree, shown, stem, registry, problems).run(changes)
     _ask_plugins(job)
     return job
+
+
+def _sized(tree: Node, asked: Sequence[Node], registry: Any, problems: list[str]) -> Node:
+    """The tree with the settings for the GPU that the command line asks for, else the file."""
+    rest = {key: node for key, node in tree.value.items() if key != vram.KEY}
+    size = asked[-1] if asked else tree.value.get(vram.KEY)
+    tree = replace(tree, value=rest)
+    if size is None or size.is_null:
+        return tree
+    return vram.laid(tree, size, _discover([]) if registry is None else registry, problems)
 
 
 class _Checking:
