@@ -4,17 +4,21 @@
 # mypy: allow-untyped-defs, no-check-untyped-defs
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 import torch
-from numba import njit, prange
+from numba import njit, prange, types
+from numba.extending import overload
 from torch import Tensor
 from torch.autograd import Function
 
 from core.kernels.numba_tools import array, run
 
 from . import reference
+
+_SUMS = {"reassoc", "contract"}  # sums in any order, fused: still the same bits at every run
 
 
 def composite(
@@ -56,47 +60,112 @@ class _Composite(Function):
         return g_sigmas if need[0] else None, g_values if need[1] else None, None, None, None, None
 
 
-@njit(parallel=True, cache=True, error_model="numpy")
+def _expm1(x):
+    """e^x - 1 for x <= 0, exact for small x too."""
+    raise NotImplementedError  # compiled only
+
+
+@overload(_expm1)
+def _expm1_of(x):
+    if x != types.float32:
+        return lambda x: math.expm1(x)
+    c1, c2, c3, c4, c5, c6, c7, c8 = (np.float32(1 / math.factorial(k)) for k in range(1, 9))
+    two, least, step = np.float32(2), np.float32(-18), np.float32(1 / 32)
+
+    def short(x):
+        # e^2y - 1 = (e^y - 1) (e^y + 1), five times over: no table and no branch, as vectors want it. Below -18 the
+        # result is -1 in float32.
+        y = (x if x > least else least) * step
+        e = y * (c1 + y * (c2 + y * (c3 + y * (c4 + y * (c5 + y * (c6 + y * (c7 + y * c8)))))))
+        for _ in range(5):
+            e *= e + two
+        return e
+
+    return short
+
+
+@njit(cache=True, error_model="numpy", fastmath=_SUMS)
+def _changes(sigmas, t_starts, t_ends, out):
+    for i in range(len(out)):
+        out[i] = _expm1(-sigmas[i] * (t_ends[i] - t_starts[i]))  # -alpha
+
+
+@njit(cache=True, error_model="numpy")
+def _march(weights, after, early_stop, one):
+    """Weights and the transmittance behind each sample, from minus the alphas in ``after``."""
+    transmittance = one
+    for i in range(len(after)):
+        change = after[i]
+        if transmittance < early_stop:
+            weights[i], after[i] = one - one, -one
+        else:
+            weights[i] = -transmittance * change
+            transmittance *= one + change
+            after[i] = transmittance
+
+
+@njit(cache=True, error_model="numpy", fastmath=_SUMS)
+def _sums(weights, t_starts, t_ends, zero):
+    """Sum of the weights, and of weight times both ends."""
+    hit, far = zero, zero
+    for i in range(len(weights)):
+        hit += weights[i]
+        far += weights[i] * (t_starts[i] + t_ends[i])
+    return hit, far
+
+
+@njit(parallel=True, cache=True, error_model="numpy", fastmath=_SUMS)
 def _forward(sigmas, values, t_starts, t_ends, offsets, early_stop, one, total, opacity, depth, weights, after):
     """Outputs as of ``composite``; ``after`` [M] is the transmittance behind each sample, -1 where it was skipped."""
     zero, half = one - one, one / (one + one)
-    channels = values.shape[1]
+    # Ray by ray in several loops, each over one ray's samples: what is no running product becomes vectors.
     for ray in prange(len(offsets) - 1):
-        hit, far, transmittance = zero, zero, one
-        total[ray, :] = zero
-        for i in range(offsets[ray], offsets[ray + 1]):
-            if transmittance < early_stop:
-                weights[i], after[i] = zero, -one
-                continue
-            change = np.expm1(-sigmas[i] * (t_ends[i] - t_starts[i]))  # -alpha, exact for thin samples
-            weight = -transmittance * change
-            transmittance *= one + change
-            weights[i], after[i] = weight, transmittance
-            hit += weight
-            far += weight * (half * (t_starts[i] + t_ends[i]))
-            for c in range(channels):
-                total[ray, c] += weight * values[i, c]
-        opacity[ray], depth[ray] = hit, far
+        i0, i1 = offsets[ray], offsets[ray + 1]
+        near, away, weight, colors = t_starts[i0:i1], t_ends[i0:i1], weights[i0:i1], values[i0:i1]
+        _changes(sigmas[i0:i1], near, away, after[i0:i1])
+        _march(weight, after[i0:i1], early_stop, one)
+        hit, far = _sums(weight, near, away, zero)
+        opacity[ray], depth[ray] = hit, half * far
+        for c in range(values.shape[1]):
+            color = zero
+            for i in range(len(weight)):
+                color += weight[i] * colors[i, c]
+            total[ray, c] = color
 
 
-@njit(parallel=True, cache=True, error_model="numpy")
+@njit(cache=True, error_model="numpy", fastmath=_SUMS)
+def _slopes(t_starts, t_ends, g_weights, g_opacity, g_depth, half, out):
+    """Gradients of the weights, but for what comes by the values."""
+    for i in range(len(out)):
+        out[i] = g_weights[i] + g_opacity + g_depth * (half * (t_starts[i] + t_ends[i]))
+
+
+@njit(cache=True, error_model="numpy", fastmath=_SUMS)
+def _unmarch(t_starts, t_ends, weights, after, g, zero):
+    """Gradients of the weights to those of the densities, in place; what was skipped has none."""
+    behind = zero
+    for k in range(len(g)):
+        i = len(g) - 1 - k
+        slope = g[i]
+        seen = after[i] >= zero
+        g[i] = (t_ends[i] - t_starts[i]) * (slope * after[i] - behind) if seen else zero
+        behind += slope * weights[i]
+
+
+@njit(parallel=True, cache=True, error_model="numpy", fastmath=_SUMS)
 def _backward(
     values, t_starts, t_ends, offsets, weights, after, g_total, g_opacity, g_depth, g_weights, one, g_sigmas, g_values
 ):
     """With G_i = d loss / d w_i: d loss / d tau_i = G_i * T_{i+1} - sum over k > i of G_k * w_k."""
     zero, half = one - one, one / (one + one)
-    channels = values.shape[1]
     for ray in prange(len(offsets) - 1):
-        behind = zero
-        for i in range(offsets[ray + 1] - 1, offsets[ray] - 1, -1):
-            weight = weights[i]
-            if after[i] < zero:
-                g_sigmas[i] = zero
-                g_values[i, :] = zero
-                continue
-            g = g_weights[i] + g_opacity[ray] + g_depth[ray] * (half * (t_starts[i] + t_ends[i]))
-            for c in range(channels):
-                g += g_total[ray, c] * values[i, c]
-                g_values[i, c] = weight * g_total[ray, c]
-            g_sigmas[i] = (t_ends[i] - t_starts[i]) * (g * after[i] - behind)
-            behind += g * weight
+        i0, i1 = offsets[ray], offsets[ray + 1]
+        near, away, weight, colors = t_starts[i0:i1], t_ends[i0:i1], weights[i0:i1], values[i0:i1]
+        g, g_colors = g_sigmas[i0:i1], g_values[i0:i1]
+        _slopes(near, away, g_weights[i0:i1], g_opacity[ray], g_depth[ray], half, g)
+        for c in range(values.shape[1]):
+            slope = g_total[ray, c]
+            for i in range(len(weight)):
+                g[i] += slope * colors[i, c]
+                g_colors[i, c] = weight[i] * slope
+        _unmarch(near, away, weight, after[i0:i1], g, zero)

@@ -14,6 +14,7 @@ from core.kernels.numba_tools import array, run
 
 from . import ALPHA_MIN, STOP
 from . import numba_kernels as kernels
+from . import numba_lists as tiling
 
 
 def rasterize(
@@ -46,19 +47,19 @@ class _Lists:
 
     def __init__(self, gaussians: tuple[np.ndarray, ...], depths: Tensor, height: int, width: int) -> None:
         views, count = depths.shape
-        across, down = -(-width // kernels.TILE), -(-height // kernels.TILE)
+        across, down = -(-width // tiling.WIDE), -(-height // tiling.TALL)
         order = array(torch.argsort(depths, dim=1, stable=True))
         boxes = np.empty((views, count, 4), np.int32)
         least = gaussians[0].dtype.type(ALPHA_MIN)
         touched = np.empty((views, count), np.int64)
-        run(kernels.boxes, *gaussians, array(depths), least, height, width, boxes, touched)
+        run(tiling.boxes, *gaussians, array(depths), least, height, width, boxes, touched)
         self.first = np.concatenate([np.zeros(1, np.int64), np.cumsum(touched.reshape(-1))])
         sizes = np.zeros((views, across * down), np.int64)
-        run(kernels.tile_sizes, boxes, across, sizes)
+        run(tiling.tile_sizes, boxes, across, sizes)
         self.tiles = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes.reshape(-1))])
         total = int(self.first[-1])
         self.ids, self.rows = np.empty(total, np.int32), np.empty(total, np.int64)
-        run(kernels.fill, boxes, order, self.first, self.tiles, across, down, self.ids, self.rows)
+        run(tiling.fill, boxes, order, self.first, self.tiles, across, down, self.ids, self.rows)
 
 
 class _Rasterize(Function):
@@ -72,7 +73,7 @@ class _Rasterize(Function):
         light = means.new_ones(views, height, width)
         last = np.zeros((views, height, width), np.int32)
         real = gaussians[0].dtype.type
-        ctx.limits = (real(1), kernels.TILE, real(ALPHA_MIN), real(STOP))
+        ctx.limits = (real(1), real(ALPHA_MIN), real(STOP))
         rest = (lists.tiles, lists.ids, *ctx.limits, total.numpy(), light.numpy(), last)
         run(kernels.forward, (*gaussians, array(values)), *rest)
         ctx.save_for_backward(means, conics, opacities, values, light)
@@ -86,12 +87,12 @@ class _Rasterize(Function):
         lists = ctx.lists
         inputs = tuple(array(x) for x in (means, conics, opacities, values))
         rows = np.zeros((len(lists.ids), 8 + values.shape[2]), inputs[0].dtype)
-        rest = (lists.tiles, lists.ids, lists.rows, *ctx.limits[:3], array(light), ctx.last)
+        rest = (lists.tiles, lists.ids, lists.rows, *ctx.limits[:2], array(light), ctx.last)
         run(kernels.backward, inputs, *rest, array(g_total), array(g_opacity), rows)
         g_means, g_conics, g_opacities, g_values = (torch.empty_like(x) for x in (means, conics, opacities, values))
         size = torch.empty_like(means)
         out = [x.numpy() for x in (g_means, g_conics, g_opacities, g_values, size)]
-        run(kernels.gather, rows, lists.first, *out)
+        run(tiling.gather, rows, lists.first, *out)
         if ctx.abs_gradient is not None:
             ctx.abs_gradient += size.to(ctx.abs_gradient)
         return g_means, g_conics, g_opacities, g_values, None, None, None, None

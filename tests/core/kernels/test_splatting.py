@@ -114,6 +114,21 @@ def test_values_and_gradients_agree_with_the_float64_reference(
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+def test_needles_lose_nothing_at_the_sides_of_tiles(backend: str) -> None:
+    inputs = flat(1, 24, 70, 41, 1)
+    g = torch.Generator().manual_seed(5)
+    angle = torch.rand(1, 24, generator=g, dtype=torch.float64) * math.pi
+    along, across = 1 / 40**2, 1 / 0.6**2  # deviations of 40 and 0.6 pixels
+    c, s = angle.cos(), angle.sin()
+    inputs[1] = torch.stack(
+        [along * c * c + across * s * s, (along - across) * c * s, along * s * s + across * c * c], -1
+    )
+    truth = everything("reference", inputs, 70, 41)
+    for found, true in zip(everything(backend, inputs, 70, 41), truth, strict=True):
+        torch.testing.assert_close(found, true, atol=1e-9, rtol=1e-9)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_float32_agrees_with_the_float64_reference(backend: str) -> None:
     inputs = flat(2, 200, 40, 50, 3, opacity=0.5)
     truth = everything("reference", inputs, 40, 50)
