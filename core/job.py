@@ -128,7 +128,7 @@ def _check_device(config: JobConfig) -> None:
 
 def _discard(run: Run) -> None:
     """Remove the folder of a run that was refused before its first step: it tells nothing that the error does not."""
-    if run.main and {p.name for p in run.folder.iterdir()} <= {"config.yaml", "plugins.json", "status.json"}:
+    if run.main and {p.name for p in run.folder.iterdir()} <= {"config.yaml", "plugins.json", "status.json", "code"}:
         shutil.rmtree(run.folder, ignore_errors=True)
 
 

@@ -5,7 +5,7 @@
     runs/NAME-20250131-142501/
         config.yaml    the job, resolved      plugins.json   name, version, source, whether the job uses it
         metrics.jsonl  one line per log       status.json    state, step, total, message
-        checkpoints/   previews/   assets/
+        checkpoints/   previews/   assets/        code/          what made it
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from core import checkpoint
 from core.config.dump import dump_yaml
 from core.errors import UserError
 from core.listeners import Events
+from core.snapshot import keep_code
 from core.stages import build_chain, used_plugins
 
 if TYPE_CHECKING:
@@ -236,7 +237,7 @@ def new_folder(root: Path, name: str) -> Path:
 
 
 def write_description(run: Run) -> None:
-    """``config.yaml`` and ``plugins.json`` of a new run."""
+    """``config.yaml`` and ``plugins.json`` of a run that starts or goes on, and the code that makes it."""
     checkpoint.write_atomic(run.folder / "config.yaml", dump_yaml(run.job.resolved))
     used = used_plugins(run.job, run.registry)
     plugins = [
@@ -245,6 +246,10 @@ def write_description(run: Run) -> None:
         if p.status == "loaded"
     ]
     checkpoint.write_atomic(run.folder / "plugins.json", json.dumps(plugins, indent=1))
+    try:
+        keep_code(run.folder, [p for p in run.registry.plugins if p.status == "loaded"], run.step)
+    except (OSError, ValueError) as error:
+        run.warn(f"the code that makes this run could not be kept: {error}")
 
 
 def open_run(folder: Path | str, registry: Registry | None = None) -> Run:

@@ -75,7 +75,7 @@ def test_a_run_leaves_its_folder_in_order(tmp_path: Path) -> None:
     run = run_it(tmp_path / "run", preview_every=5, checkpoint_every=5, log_every=5, keep=2)
     assert run.state == "finished" and run.current.finished == 1
     assert {p.name for p in run.folder.iterdir()} == {
-        "config.yaml", "plugins.json", "metrics.jsonl", "status.json", "checkpoints", "previews", "assets",
+        "config.yaml", "plugins.json", "metrics.jsonl", "status.json", "checkpoints", "previews", "assets", "code",
     }  # fmt: skip
     assert [p.name for p in sorted(run.checkpoints.iterdir())] == ["step-000010", "step-000012"]
     assert [p.name for p in sorted(run.previews.iterdir())] == [f"step-0000{n}-fit.png" for n in ("05", "10", "12")]
