@@ -32,6 +32,7 @@ SIGNALS: dict[str, str] = {
     "sdf-edges": "signed distances at both ends of the grid edges that a surface crosses, [E, 2]",
     "face-normals": "unit normals of the two faces at each inner edge of a surface, [E, 2, 3]",
     "umbrella": "from each vertex of a surface to the mean of its neighbours, [V, 3]",
+    "sketch": "at points, a field's occupancy, that of a sketch (0 or 1), and how much their difference counts, [M, 3]",
     "latent-score": "what a 3D prior says of a scene's latents, a scalar whose gradient is the score",
     "mesh": "a triangle mesh",
     "gaussians": "a set of anisotropic Gaussians",
@@ -43,7 +44,7 @@ SIGNALS: dict[str, str] = {
     "embedding": "vectors in which pictures and sentences can be compared",
 }
 
-FIELD_SIGNALS = ("sdf-gradient", "variation", "sdf-edges", "face-normals", "umbrella", "latent-score")
+FIELD_SIGNALS = ("sdf-gradient", "variation", "sdf-edges", "face-normals", "umbrella", "sketch", "latent-score")
 """What a loss gets from the geometry itself (``Geometry.extra``), whatever renders it."""
 
 

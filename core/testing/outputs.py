@@ -30,6 +30,7 @@ def check_loss(c: Checked) -> None:
     render.extras["sdf-gradient"] = torch.randn(64, 3, generator=noise).requires_grad_()
     render.extras["sdf-edges"] = torch.randn(64, 2, generator=noise).requires_grad_()
     render.extras["face-normals"] = torch.randn(64, 2, 3, generator=noise).requires_grad_()
+    render.extras["sketch"] = torch.rand(64, 3, generator=noise).requires_grad_()
     render.extras["umbrella"] = torch.randn(64, 3, generator=noise).requires_grad_()
     render.extras["target"] = torch.rand(2, 24, 24, 3, generator=noise)
     for name in ("target-mask", "target-nearness"):

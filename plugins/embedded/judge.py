@@ -104,6 +104,13 @@ class ClipPrecision(Metric):
         out = self.model.vision_model(pixel_values=rgb.permute(0, 3, 1, 2) * 2 - 1).pooler_output
         return F.normalize(self.model.visual_projection(out), dim=-1)
 
+    def patch_features(self, rgb: Tensor) -> list[Tensor]:
+        """Of pictures [N, H, W, 3] in [0, 1], the states [N, L, D] of the vision tower's patches after each layer;
+        differentiable."""
+        pixels = resized(rgb).permute(0, 3, 1, 2) * 2 - 1
+        found = self.model.vision_model(pixel_values=pixels.to(self.model.device), output_hidden_states=True)
+        return [states[:, 1:].to(rgb.device) for states in found.hidden_states[1:]]
+
     def embed_pictures(self, rgb: Tensor) -> Tensor:
         """[N, D] unit vectors of pictures [N, H, W, 3] of any size."""
         return self.image(resized(rgb))

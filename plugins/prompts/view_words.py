@@ -27,7 +27,11 @@ class ViewWords(PromptProcessor):
 
     def texts(self, prompt: str, cameras: Cameras) -> list[str]:
         pairs = zip(cameras.azimuth.tolist(), cameras.elevation.tolist(), strict=True)
-        return [f"{prompt}, {self.word(math.degrees(a), math.degrees(e))} view" for a, e in pairs]
+        return [self.said(prompt, self.word(math.degrees(a), math.degrees(e))) for a, e in pairs]
+
+    def said(self, prompt: str, word: str) -> str:
+        """The sentence from the side called ``word``."""
+        return f"{prompt}, {word} view"
 
     def away(self, prompt: str, cameras: Cameras) -> list[tuple[list[str], Tensor]]:
         """From behind, away from ``front view``; from the front, from ``back view``; both fade towards the side."""
@@ -35,7 +39,7 @@ class ViewWords(PromptProcessor):
             return []
         facing = torch.cos(cameras.azimuth) * self.options.perp_neg
         words = (("front", -facing), ("back", facing))
-        return [([f"{prompt}, {word} view"] * len(cameras), weight.clamp(min=0)) for word, weight in words]
+        return [([self.said(prompt, word)] * len(cameras), weight.clamp(min=0)) for word, weight in words]
 
     def word(self, azimuth: float, elevation: float) -> str:
         """front, side, back or overhead; degrees, any azimuth."""

@@ -1,0 +1,1 @@
+"""Pictures compared by what networks see in them."""
