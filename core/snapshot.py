@@ -1,9 +1,9 @@
 """The code that made a run, kept in its folder: what shipped by version and commit, what did not as files.
 
 ``code/code.json`` names Maquette's version and, in a git checkout, its commit; ``checkout.diff`` is what was changed
-since, and ``files/`` what git does not know. Plugins from elsewhere, or in the checkout without being in git (ignored files
-too), lie under ``plugins/NAME/``. Large and binary files are named with their size and hash. A run that goes on with
-other code gets a further folder.
+since, and ``files/`` what git does not know. Plugins from elsewhere, or in the checkout without being in git (ignored
+files too), lie under ``plugins/NAME/``. Large and binary files are named with their size and hash. A run that goes on
+with other code gets a further folder.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from core.contracts import Context, Prior
 from core.diffusion.folder import network_config, open_pipeline
 from core.diffusion.process import DiffusionProcess
-from core.errors import UserError
+from core.diffusion.tokens import spelled, teach
 from core.types import Cameras, Condition, Views
 
 PARTS = ("vae", "text_encoder", "tokenizer", "unet", "scheduler")
@@ -209,26 +209,14 @@ class LatentPrior(LatentSpace):
         Raises:
             UserError: the tower has that word already, or another width.
         """
-        tower, vectors = self.text_encoder, vector.view(-1, vector.shape[-1])
-        table = tower.get_input_embeddings()
-        if vectors.shape[1:] != table.weight.shape[1:]:
-            width = table.weight.shape[1]
-            raise UserError(f"the token '{word}' has {vectors.shape[1]} numbers; this text tower takes {width}")
-        names = [word, *(f"{word}_{k}" for k in range(1, len(vectors)))]
-        if self.tokenizer.add_tokens(names) != len(names):
-            raise UserError(f"'{word}' is a token of this text tower already; choose another placeholder")
-        ids = self.tokenizer.convert_tokens_to_ids(names)
-        tower.resize_token_embeddings(max(*ids, len(table.weight) - 1) + 1, mean_resizing=False)
-        tower.get_input_embeddings().weight[ids] = vectors.to(table.weight)
+        names = teach(self.text_encoder, self.tokenizer, word, vector.view(-1, vector.shape[-1]))
         if len(names) > 1:
             self._spellings[word] = " ".join(names)
         self._texts.clear()
 
     def spelled(self, text: str) -> str:
         """A text with learned words of several tokens written out."""
-        for word, names in self._spellings.items():
-            text = text.replace(word, names)
-        return text
+        return spelled(text, self._spellings)
 
     def condition(self, texts: list[str], cameras: Cameras | None = None, views: Views | None = None) -> Condition:
         return Condition(text=torch.stack([self.embed_text(t) for t in texts]))

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
+from core.contracts import Context
 from core.diffusion.latent import KINDS
 from core.diffusion.pretrained import Pretrained, PretrainedConfig
 from core.diffusion.texts import Said, clip_length, clip_windows, penultimate
+from core.diffusion.tokens import read_paired_tokens, spelled, teach
 from core.types import Condition
 
 
@@ -39,6 +42,24 @@ class StableDiffusionXL(Pretrained):
         """The size in pixels that is said to be wanted; null is `image_size`."""
         crop: tuple[int, int] = (0, 0)
         """Where pictures are said to be cropped, pixels from the top and the left; 0 keeps objects in the middle."""
+        tokens: Path | None = None
+        """Words learned by textual inversion for both towers: a file of embeddings, or a folder of such files."""
+
+    def __init__(self, options: Any, context: Context) -> None:
+        self._words = {} if options.tokens is None else read_paired_tokens(options.tokens)  # before anything is loaded
+        self._spellings: dict[str, str] = {}
+        super().__init__(options, context)
+        if self._words and self.text_changes is not None:
+            self.text_changes = [*self.text_changes, {w: [v.tolist() for v in pair] for w, pair in self._words.items()}]
+
+    def prepared(self, name: str, tower: Any) -> Any:
+        tower = super().prepared(name, tower)
+        if self._words:
+            self._tokenizers.pop(name, None)  # a tower that was dropped is taught again, with a tokenizer as new
+        for word, pair in self._words.items():
+            names = teach(tower, self.tokenizer_of(name), word, pair[name.endswith("_2")])
+            self._spellings[word] = " ".join(names)
+        return tower
 
     @property
     def silent(self) -> bool:
@@ -58,7 +79,7 @@ class StableDiffusionXL(Pretrained):
         states, pooled = [], torch.empty(0)
         for name in ("text_encoder", "text_encoder_2"):
             tower, tokenizer = self.tower(name), self.tokenizer_of(name)
-            windows = clip_windows(tokenizer, text, clip_length(tokenizer, tower))
+            windows = clip_windows(tokenizer, spelled(text, self._spellings), clip_length(tokenizer, tower))
             found, projected = penultimate(tower, windows.to(self.device))
             states.append(found.flatten(0, 1))
             pooled = pooled if projected is None else projected[0]
