@@ -15,10 +15,12 @@ from pydantic import Field
 
 from core.config.base import Config as BaseConfig
 from core.contracts import Context, DataSource, Step
+from core.errors import UserError, did_you_mean
 from core.types import Cameras
 from plugins.procedural.categories import CATEGORIES
 from plugins.procedural.dataset import CATEGORY_NAMES, COLOR_NAMES, FOV_Y_DEG, sample_batch
 from plugins.procedural.objects import make_object
+from plugins.procedural.parts import MATERIALS
 from plugins.procedural.splits import seeds_of
 from plugins.procedural.tracer import render
 
@@ -58,6 +60,8 @@ class ProceduralData(DataSource):
         """Consecutive pictures that show the same object."""
         orbit: bool = False
         """All but the last of an object's pictures lie at equal azimuths on one circle; else they lie anywhere."""
+        categories: tuple[str, ...] = ()
+        """Kinds of objects that appear; empty takes all."""
 
     category_names = CATEGORY_NAMES
     color_names = COLOR_NAMES
@@ -66,6 +70,10 @@ class ProceduralData(DataSource):
     def __init__(self, options: Config, context: Context) -> None:
         super().__init__(options, context)
         self._pool: dict[str, Any] | None = None
+        for name in options.categories:
+            if name not in CATEGORIES:
+                close = did_you_mean(name, CATEGORIES)
+                raise UserError(f"data.categories: no procedural object is a '{name}'.{close}")
 
     @property
     def pool(self) -> dict[str, Any]:
@@ -112,12 +120,31 @@ class ProceduralData(DataSource):
         )
         return torch.from_numpy(made["rgb"]).float().view(count, views, cameras.height, cameras.width, 3)
 
+    def seen_from(self, index: np.ndarray[Any, Any], cameras: Cameras) -> dict[str, torch.Tensor]:
+        """The objects in the pictures at ``index`` [B], seen from elsewhere: each from all V cameras.
+
+        Returns ``rgb`` [B, V, H, W, 3] in [0, 1], ``mask`` and ``depth`` [B, V, H, W] (along the axis, 0 where missed).
+        """
+        pool, count, views = self.pool, len(index), len(cameras)
+        objects = [
+            make_object(
+                int(pool["seed"][k]), CATEGORY_NAMES[pool["category"][k]], COLOR_NAMES[pool["color"][k]],
+                MATERIALS[pool["material"][k]],
+            )
+            for k in index
+        ]  # fmt: skip
+        c2w = np.tile(cameras.c2w.double().cpu().numpy(), (count, 1, 1))
+        owner = np.arange(count * views) // views
+        made = render(objects, c2w, float(cameras.fov_y[0]), cameras.height, cameras.width, 2, owner=owner)
+        return {k: torch.from_numpy(made[k]).unflatten(0, (count, views)) for k in ("rgb", "mask", "depth")}
+
     @property
     def folder(self) -> Path:
         """Where this pool is kept on disk."""
         o = self.options
         what: list[Any] = [VERSION, o.size, o.split, o.seed, CATEGORY_NAMES, COLOR_NAMES]
         what += [o.views, o.orbit] if (o.views, o.orbit) != (2, False) else []
+        what += [o.categories] if o.categories else []
         key = json.dumps(what)
         return cache_folder() / f"procedural-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
 
@@ -142,7 +169,7 @@ class ProceduralData(DataSource):
                 log.info("rendering procedural pictures: %d of %d", index * self.chunk, count * self.chunk)
             made = sample_batch(
                 self.options.seed * 1_000_003 + index, self.chunk, self.options.size, self.options.split,
-                views_per_object=self.options.views, orbit_sets=self.options.orbit,
+                views_per_object=self.options.views, orbit_sets=self.options.orbit, categories=self.options.categories,
             )  # fmt: skip
             partial = path.with_suffix(f".{os.getpid()}.tmp.npz")
             np.savez(partial, **{k: made[k] for k in _ARRAYS}, **{k: np.array(made[k]) for k in _TEXTS})  # type: ignore[arg-type]

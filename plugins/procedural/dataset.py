@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from core.errors import UserError
 from plugins.procedural.captions import view_word
 from plugins.procedural.categories import CATEGORIES, COLORS
 from plugins.procedural.objects import ProceduralObject, make_object
@@ -52,14 +54,25 @@ def _set_on_circles(azimuth: NDArray[Any], elevation: NDArray[Any], distance: ND
     elevation[circle], distance[circle] = elevation[first][circle], distance[first][circle]
 
 
-def sample_objects(rng: np.random.Generator, count: int, split: str) -> list[ProceduralObject]:
-    """Random objects of a split; "heldout" wears the held-out pairs only. Raises UserError for an unknown split."""
+def sample_objects(
+    rng: np.random.Generator, count: int, split: str, categories: Sequence[str] = ()
+) -> list[ProceduralObject]:
+    """Random objects of a split; "heldout" wears the held-out pairs only. Raises UserError for an unknown split.
+
+    categories: the kinds that may appear; none given are all. Raises UserError where no held-out pair is of them.
+    """
     seeds = seeds_of(split)
     drawn = [int(seed) for seed in rng.integers(seeds.start, seeds.stop, count)]
     if split != "heldout":
-        return [make_object(seed) for seed in drawn]
-    pairs = rng.integers(len(HELD_OUT_PAIRS), size=count)
-    return [make_object(seed, *HELD_OUT_PAIRS[int(p)]) for seed, p in zip(drawn, pairs, strict=True)]
+        if not categories:
+            return [make_object(seed) for seed in drawn]
+        kinds = rng.integers(len(categories), size=count)
+        return [make_object(seed, categories[int(k)]) for seed, k in zip(drawn, kinds, strict=True)]
+    worn = [pair for pair in HELD_OUT_PAIRS if not categories or pair[0] in categories]
+    if not worn:
+        raise UserError(f"The split 'heldout' has no {' or '.join(categories)}.")
+    pairs = rng.integers(len(worn), size=count)
+    return [make_object(seed, *worn[int(p)]) for seed, p in zip(drawn, pairs, strict=True)]
 
 
 def sample_batch(
@@ -71,6 +84,7 @@ def sample_batch(
     views_per_object: int = 2,
     geometry: bool = False,
     orbit_sets: bool = False,
+    categories: Sequence[str] = (),
 ) -> dict[str, Any]:
     """A batch of B = `batch` pictures, the same for the same arguments.
 
@@ -79,11 +93,12 @@ def sample_batch(
     material int64 [B], indices into CATEGORY_NAMES, COLOR_NAMES and MATERIALS; seed int64 [B], the object's. With
     geometry also depth, mask [B,size,size] and normal [B,size,size,3] float32 (see `tracer.render`). Consecutive images
     share an object, `views_per_object` at a time; with orbit_sets all but the last of them lie at equal azimuths on one
-    circle (one elevation, one distance). split: one of SPLITS; an unknown one raises UserError.
+    circle (one elevation, one distance). split: one of SPLITS; an unknown one raises UserError. categories: the
+    kinds that appear; none given are all.
     """
     seeds_of(split)
     rng = np.random.Generator(np.random.PCG64([rng_seed, SPLITS.index(split)]))
-    objects = sample_objects(rng, -(-batch // views_per_object), split)
+    objects = sample_objects(rng, -(-batch // views_per_object), split, categories)
     owner = np.arange(batch) // views_per_object
     azimuth, elevation, distance = sample_cameras(rng, batch)
     if orbit_sets:
