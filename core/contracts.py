@@ -361,6 +361,9 @@ class PromptProcessor(Component, ABC):
 class Generator(Task):
     """A generative model: fitted as a task, then sampled."""
 
+    looks: ClassVar[bool] = False
+    """Whether ``sample`` makes an object of given pictures: a lift from a picture then starts from its own."""
+
     @abstractmethod
     def sample(self, count: int, asked: Asked | None, generator: torch.Generator) -> list[Scene | Tensor]:
         """``count`` objects (:class:`Scene`), or pictures [H, W, 3] of sRGB in [0, 1], by the averaged weights where it

@@ -169,11 +169,12 @@ class Lift(Task):
         self._final: Cameras | None = None
 
     def _first(self, init: InitConfig) -> Scene:
-        """A sample of the generator for the prompt."""
+        """A sample of the generator for the prompt, or for the picture where it looks at pictures."""
         from core.generative.drawing import first_scene
 
         prompt = self.options.prompt if init.prompt is None else init.prompt
-        return first_scene(init.run, init.type, prompt, init.seed, self.context)
+        o = self.options
+        return first_scene(init.run, init.type, prompt, init.seed, self.context, o.image, o.picture)
 
     def _image(self) -> Path | None:
         """The given picture, drawn first where a generator is to draw it."""

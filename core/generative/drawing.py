@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from core.asked import Asked
+from core.asked import Asked, PictureConfig
 from core.contracts import Context, Generator, PromptProcessor, Scene, stream_seed
 from core.errors import UserError
-from core.types import Cameras
+from core.types import Cameras, Views
 
 if TYPE_CHECKING:
     from core.registry import Registry
@@ -54,9 +54,12 @@ def open_generator(
     return run, task.eval()
 
 
-def ask(prompt: str = "", image: Path | None = None) -> Asked:
-    """What a generator is asked for: a sentence ("" for anything), a given picture."""
-    return Asked(prompt, "", AsWritten(None, Context()), image)
+def ask(
+    prompt: str = "", image: Path | None = None, picture: PictureConfig | None = None,
+    estimate: Callable[[Views], float | None] | None = None,
+) -> Asked:
+    """What a generator is asked for: a sentence ("" for anything), a given picture and where it was taken from."""
+    return Asked(prompt, "", AsWritten(None, Context()), image, picture, estimate)
 
 
 def draw(generator: Generator, count: int, seed: int = 0, asked: Asked | None = None) -> list[Scene | Tensor]:
@@ -72,14 +75,22 @@ def draw(generator: Generator, count: int, seed: int = 0, asked: Asked | None = 
         return generator.sample(count, asked or ask(), stream)
 
 
-def first_scene(folder: Path, expected: str, prompt: str, seed: int, context: Context) -> Scene:
+def first_scene(
+    folder: Path, expected: str, prompt: str, seed: int, context: Context, image: Path | None = None,
+    picture: PictureConfig | None = None,
+) -> Scene:
     """One object of a fitted generator, for a lift to start from.
+
+    Args:
+        image: a given picture, which only a generator that looks at pictures is shown.
 
     Raises:
         UserError: no such run, a run of another generator than ``expected``, or one that makes pictures.
     """
     run, generator = _opened(folder, expected, context, "init")
-    (made,) = draw(generator, 1, seed, ask(prompt))
+    estimate = context.parts["registry"].hooks.estimate_elevation
+    shown = image if generator.looks else None
+    (made,) = draw(generator, 1, seed, ask(prompt, shown, picture, lambda views: estimate(views=views)))
     if not isinstance(made, Scene):
         raise UserError(f"init: '{run.job.stages[-1].task.name}' makes pictures, and a lift starts from an object")
     return made

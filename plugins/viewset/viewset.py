@@ -5,57 +5,25 @@ Szymanowicz et al. 2023, "Viewset Diffusion: (0-)Image-Conditioned 3D Generative
 
 from __future__ import annotations
 
-import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from pydantic import Field, field_validator
-from torch import Tensor, nn
+from torch import nn
 
-from core.contracts import Scene, Step
 from core.errors import UserError
-from core.generative.through_rendering import Code, ThroughRendering, ThroughRenderingConfig
-from core.types import Cameras
+from core.generative.viewsets import ViewsetConfig, ViewsetGenerator
 from plugins.viewset.network import NetworkConfig, ViewsetNetwork, check_nodes
 
-if TYPE_CHECKING:
-    from core.asked import Asked
 
-_CHUNK = 8
+class Viewset(ViewsetGenerator):
+    """Views become one volume each, these one volume of density and colour: the geometry ``voxel``."""
 
-
-class Viewset(ThroughRendering):
-    """Some views of an object are clean, others share one level of noise; one more is never shown, yet rendered too.
-
-    Without that last one nothing asks the volume to look right from elsewhere.
-    """
-
-    class Config(ThroughRenderingConfig):
-        batch: int = Field(4, ge=1)
-        """Objects of a training step."""
-        clean: list[float] = Field([0.5, 0.3, 0.2], min_length=1)
-        """Shares of the steps in which the network sees 0, 1, 2 … clean views."""
+    class Config(ViewsetConfig):
         noisy: list[int] = Field([1, 2], min_length=1)
-        """How many noisy views stand beside them; each as often."""
-        unseen: float = Field(0.5, ge=0)
-        """Weight of the view that the network does not see."""
+        """How many noisy views stand beside the clean ones in training; each as often."""
         network: NetworkConfig = NetworkConfig()
         """The network."""
-        sampled: int = Field(3, ge=1)
-        """Noisy views that are denoised together when sampling."""
-        elevation: float = Field(20.0, ge=-90, le=90)
-        """Of the cameras of those views where no view is given, degrees."""
-        distance: float = Field(3.0, gt=1)
-        """Likewise, world units."""
-        fov: float = Field(40.0, gt=0, lt=180)
-        """Likewise, degrees of vertical field of view."""
-
-        @field_validator("clean")
-        @classmethod
-        def _shares(cls, value: list[float]) -> list[float]:
-            if min(value) < 0 or not sum(value):
-                raise ValueError("expected shares, at least 0 and not all 0")
-            return value
 
         @field_validator("noisy")
         @classmethod
@@ -66,17 +34,11 @@ class Viewset(ThroughRendering):
 
     filled = ("shape", "colour")
 
-    def check(self) -> None:
-        super().check()
-        o, data = self.options, self.data.options
-        needed = len(o.clean) - 1 + max(o.noisy) + 1
-        if data.views < needed:
-            raise UserError(
-                f"data.views={data.views} is too little: up to {len(o.clean) - 1} clean views, {max(o.noisy)} noisy "
-                f"ones and one that is not shown need {needed} of each object"
-            )
-        if data.images < data.views:
-            raise UserError(f"data.images={data.images} is too little: one object has data.views={data.views}")
+    def noisy_beside(self, clean: int, generator: torch.Generator | None = None) -> int:
+        noisy: list[int] = self.options.noisy
+        if generator is None:
+            return max(noisy)
+        return noisy[int(torch.randint(len(noisy), (), generator=generator))]
 
     def network(self, geometry: Any) -> nn.Module:
         o = self.options
@@ -86,70 +48,3 @@ class Viewset(ThroughRendering):
         if problem:
             raise UserError(problem)
         return ViewsetNetwork(o.network, geometry.options.cells + 1, self.context.bound)
-
-    def training_step(self, step: Step) -> dict[str, Tensor]:
-        o, draw = self.options, step.generator("viewset")
-        clean = int(torch.multinomial(torch.tensor(o.clean), 1, generator=draw))
-        noisy = o.noisy[int(torch.randint(len(o.noisy), (), generator=draw))]
-        rgb, cameras = self.drawn_views(o.batch, clean + noisy + 1, draw)
-        level = torch.randint(1, self.process.steps, (o.batch, 1), generator=draw).to(rgb.device)
-        t = torch.cat([level.new_zeros(o.batch, clean), level.expand(-1, noisy)], 1)
-        return self.denoising_losses(rgb, cameras, t, o.unseen, step)
-
-    # -- sampling --------------------------------------------------------------------------------------------------
-
-    def around(
-        self, count: int, clean: Cameras | None, generator: torch.Generator, views: int | None = None
-    ) -> Cameras:
-        """The ``count`` times ``sampled`` cameras of the noisy views: spread over a circle, from the first given
-        camera on, or from a random azimuth."""
-        o, views = self.options, views or self.options.sampled
-        if clean is None:
-            first = torch.rand(count, 1, generator=generator) * 2 * math.pi
-            place = torch.arange(views) / views
-            told = math.radians(o.elevation), o.distance, math.radians(o.fov)
-            tilt, far, fov = (torch.full((count * views,), value) for value in told)
-        else:
-            own = clean[torch.arange(0, len(clean), len(clean) // count)].to("cpu")
-            first, place = own.azimuth[:, None], torch.arange(1, views + 1) / (views + 1)
-            tilt, far, fov = (v.repeat_interleave(views) for v in (own.elevation, own.distance, own.fov_y))
-        azimuth = (first + place * 2 * math.pi).flatten()
-        return Cameras.orbit(azimuth, tilt, far, fov, self.size, self.size).to(self.device)
-
-    @torch.no_grad()
-    def draw(
-        self, count: int, clean: tuple[Tensor, Cameras] | None, generator: torch.Generator, steps: int | None = None
-    ) -> list[Code]:
-        """``count`` scenes under clean views [count, C, 3, S, S] in [-1, 1] and their cameras, or under none."""
-        codes: list[Code] = []
-        for first in range(0, count, _CHUNK):
-            some = min(_CHUNK, count - first)
-            own = None
-            if clean is not None:
-                views = clean[0].shape[1]
-                own = clean[0][first : first + some], clean[1][slice(first * views, (first + some) * views)]
-            cameras = self.around(some, None if own is None else own[1], generator)
-            shape = (some, len(cameras) // some, 3, self.size, self.size)
-            codes += self.walk(torch.randn(shape, generator=generator).to(self.device), cameras, own, steps=steps)
-        return codes
-
-    def sample(self, count: int, asked: Asked | None, generator: torch.Generator) -> list[Scene | Tensor]:
-        """``count`` objects: any, or what given pictures show, each with other sides of its own.
-
-        Raises:
-            UserError: something was asked for in words alone.
-        """
-        return [self.scene(code) for code in self.draw(count, self.given(asked, count), generator)]
-
-    @torch.no_grad()
-    def preview(self, step: Step) -> dict[str, Any]:
-        """Three rows: pictures, what is drawn from the first of each four from their cameras, and four from nothing."""
-        generator, look = torch.Generator().manual_seed(0), self.average.model["look"]
-        rgb, cameras = self.drawn_views(2, 4, generator)
-        firsts = cameras[torch.tensor([0, 4])]
-        told = self.draw(2, (rgb[:, :1], firsts), generator, steps=8)
-        free = self.draw(2, None, generator, steps=8)
-        around = self.around(2, None, generator, views=4)
-        rows = [rgb, self.pictures(look, told, cameras), self.pictures(look, free, around)]
-        sheet = torch.cat([torch.cat(list(row.flatten(0, 1)), 2) for row in rows], 1)
-        return {"samples": ((sheet / 2 + 0.5).clamp(0, 1) * 255).byte().movedim(0, 2).cpu().numpy()}
