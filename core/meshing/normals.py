@@ -33,8 +33,8 @@ def edges_of(faces: Tensor, count: int) -> tuple[Tensor, Tensor]:
     Args:
         faces: [F, 3] int64.  count: vertices of the mesh. An edge of more than two faces keeps two of them.
     """
-    sides = torch.cat([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
-    low, high = sides.amin(1), sides.amax(1)
+    start, end = torch.cat([faces[:, k] for k in (0, 1, 2)]), torch.cat([faces[:, k] for k in (1, 2, 0)])
+    low, high = torch.minimum(start, end), torch.maximum(start, end)
     key, inverse = torch.unique(low * count + high, return_inverse=True)
     owner = torch.arange(len(faces), device=faces.device).repeat(3)
     pair = torch.full((2, len(key)), -1, dtype=torch.int64, device=faces.device)

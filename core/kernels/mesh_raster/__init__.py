@@ -96,8 +96,9 @@ def interpolate(values: Tensor, faces: Tensor, fragments: Fragments, backend: st
 def neighbours(faces: Tensor) -> Tensor:
     """[F, 3] int64: the face across the edge from corner k to corner k + 1; -1 at a border and where three meet."""
     count, device = len(faces), faces.device
-    ends = torch.stack([faces, faces.roll(-1, 1)], -1).reshape(-1, 2).sort(-1).values
-    _, edge, uses = torch.unique(ends, dim=0, return_inverse=True, return_counts=True)
+    start, end = faces.reshape(-1), faces.roll(-1, 1).reshape(-1)
+    key = (torch.minimum(start, end) << 32) + torch.maximum(start, end)  # unique rows take twenty times as long
+    _, edge, uses = torch.unique(key, return_inverse=True, return_counts=True)
     owner = torch.arange(count, device=device).repeat_interleave(3)
     total = torch.zeros(len(uses), dtype=torch.int64, device=device).index_add(0, edge, owner)
     across = total[edge] - owner  # two faces at an edge: their sum less one is the other
