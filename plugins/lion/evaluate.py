@@ -121,13 +121,14 @@ def compare(sets: dict[str, Sets], real: Sets, moved: int, classes: Classes) -> 
     usual = classes.nearest(real.points).median()
     rows: dict[str, dict[str, float]] = {}
     for kind, one in sets.items():
-        rows[kind] = row = {}
+        row: dict[str, float] = {}
         for name, distance in apart.items():
             made = one.points[: some[name]]
             scores = set_scores(distance(made, made), distance(made, real.points[: some[name]]), own[name])
             row |= {f"{score} {name}": value for score, value in scores.items()}
         row["class"] = classes.agree(one.points, one.label)
         row["from training"] = float(classes.nearest(one.points).median() / usual)
+        rows[kind] = row
     rows["held-out shapes"] = {"class": classes.agree(real.points, real.label), "from training": 1.0}
     return rows
 

@@ -34,6 +34,8 @@ class SamplingConfig(BaseConfig):
     """Of ddim and ancestral."""
     tolerance: float = Field(default=1e-3, gt=0, lt=1)
     """Of the ODE's solver."""
+    clip: float | None = Field(default=3.0, gt=0)
+    """Largest number in ddim's estimates of latents, of deviation 1 or so; null leaves them alone, as published."""
     guidance: float = Field(default=1.0, ge=0)
     """Classifier-free guidance where something is asked for; 1 is none."""
 

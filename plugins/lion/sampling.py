@@ -114,15 +114,19 @@ class Walk:
         if o.sampler == "ancestral" and random is not None:
             return lambda model, x: ancestral_samples(model, sde, x, random, steps=o.steps, begin=begin).latents
         times = torch.linspace(begin, end, o.steps + 1)
-        return lambda model, x: _ddim(model, sde, x, times)
+        return lambda model, x: _ddim(model, sde, x, times, o.clip)
 
 
-def _ddim(model: NoiseModel, sde: SDE, x: Tensor, times: Tensor) -> Tensor:
-    """Steps of the probability-flow ODE that are exact where the noise is (Song et al. 2021, eq. 13)."""
+def _ddim(model: NoiseModel, sde: SDE, x: Tensor, times: Tensor, clip: float | None) -> Tensor:
+    """Steps of the probability-flow ODE that are exact where the noise is (Song et al. 2021, eq. 13).
+
+    At much noise a small error of the model is a large one of the estimate, which ``clip`` keeps in bounds.
+    """
 
     def clean(noisy: Tensor, t: Tensor) -> Tensor:
         a, s = sde.scales(t, noisy)
-        return (noisy - s * model(noisy, t).to(noisy)) / a
+        estimate = (noisy - s * model(noisy, t).to(noisy)) / a
+        return estimate if clip is None else estimate.clamp(-clip, clip)
 
     process: Any = sde
     return ddim_walk(process, clean, x, [t.expand(len(x)).to(x) for t in times])

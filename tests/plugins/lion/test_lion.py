@@ -25,6 +25,11 @@ QUICK: dict[str, Any] = {
 }
 
 
+def cloud(sample: Any) -> torch.Tensor:
+    points: torch.Tensor = sample.geometry.cloud().positions
+    return points
+
+
 @pytest.fixture(scope="module")
 def fitted() -> Lion:
     return tiny(**QUICK)
@@ -102,7 +107,7 @@ def test_samples_are_scenes_that_follow_from_the_averaged_weights(fitted: Lion) 
         one, two = (fitted.sample(3, ask("a chair"), seeded()) for _ in range(2))
         other = fitted.sample(3, ask("a mug"), seeded())
     assert all(isinstance(s, Scene) for s in one)
-    clouds = [[s.geometry.cloud().positions for s in some] for some in (one, two, other)]  # type: ignore[union-attr]
+    clouds = [[cloud(s) for s in some] for some in (one, two, other)]
     assert clouds[0][0].shape == (2 * POINTS, 3), "two draws of latent points make a surface"
     assert all(torch.equal(a, b) for a, b in zip(clouds[0], clouds[1], strict=True))
     assert not torch.equal(clouds[0][0], clouds[2][0])
@@ -123,7 +128,7 @@ def test_shapes_between_and_near_others(mode: str, fitted: Lion, tmp_path: Path)
         for shapes in (given, ()):
             sampling = SamplingConfig(steps=2, mode=mode, shapes=shapes)  # type: ignore[arg-type]
             fitted.options = before.model_copy(update={"sampling": sampling})
-            clouds = [s.geometry.cloud().positions for s in fitted.sample(3, None, seeded())]  # type: ignore[union-attr]
+            clouds = [cloud(s) for s in fitted.sample(3, None, seeded())]
             assert len(clouds) == 3 and not torch.equal(clouds[0], clouds[1])
         if mode == "interpolation":
             with pytest.raises(UserError, match="two ends at least"):

@@ -64,7 +64,9 @@ def test_the_residual_block_is_written_out() -> None:
     x, time = random(3, 16), random(3, 16, seed=1)
     y = torch.relu(torch.relu((x + time) @ block.conv1.weight.T + block.conv1.bias) @ block.conv2.weight.T
                    + block.conv2.bias)  # fmt: skip
-    gate = torch.sigmoid(torch.relu(y @ block.SE.fc[0].weight.T) @ block.SE.fc[2].weight.T)  # type: ignore[union-attr]
+    narrow, wide = block.SE.fc[0], block.SE.fc[2]
+    assert isinstance(narrow, torch.nn.Linear) and isinstance(wide, torch.nn.Linear)
+    gate = torch.sigmoid(torch.relu(y @ narrow.weight.T) @ wide.weight.T)
     torch.testing.assert_close(block(x, time, None), x + y * gate)
 
 

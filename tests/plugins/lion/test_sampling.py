@@ -36,7 +36,7 @@ def walk(**options: Any) -> Walk:
 
 @pytest.mark.parametrize("sampler", ["ddim", "ancestral", "ode"])
 def test_samples_are_those_of_the_priors(sampler: str) -> None:
-    one = walk(sampler=sampler, steps=100)
+    one = walk(sampler=sampler, steps=100, clip=5.0)
     noise = one.noise(64, (5, 40, 4), seeded(), torch.device("cpu"))
     made = one.down(noise, None, seeded(1))
     for found, mean in ((made.z, 1.0), (made.h, -2.0)):
@@ -46,13 +46,21 @@ def test_samples_are_those_of_the_priors(sampler: str) -> None:
 
 @pytest.mark.parametrize("sampler", ["ddim", "ode"])
 def test_up_and_down_again_is_the_identity(sampler: str) -> None:
-    one = walk(sampler=sampler, steps=400, tolerance=1e-5)
+    one = walk(sampler=sampler, steps=400, tolerance=1e-5, clip=None)
     start = Latents(1 + STD * random(3, 5), -2 + STD * random(3, 40, 4, seed=1))
     noise = one.up(start)
     assert float(noise.h.mean()) == pytest.approx(0, abs=0.15) and float(noise.h.std()) == pytest.approx(1, abs=0.1)
     back = one.down(noise, None, seeded())
     torch.testing.assert_close(back.h, start.h, atol=0.03, rtol=0)
     torch.testing.assert_close(back.z, start.z, atol=0.03, rtol=0)
+
+
+def test_estimates_stay_in_bounds() -> None:
+    bad = Walk({"points": lambda x, t, *told: torch.zeros_like(x)}, SDE, SamplingConfig(steps=30, clip=2.5))
+    noise = bad.noise(2, (5, 40, 4), seeded(), torch.device("cpu"))
+    assert float(bad.down(noise, None, seeded()).h.abs().max()) == pytest.approx(2.5)
+    bad.options = SamplingConfig(steps=30, clip=None)
+    assert float(bad.down(noise, None, seeded()).h.abs().max()) > 25
 
 
 def test_noised_latents_lose_what_the_process_says() -> None:

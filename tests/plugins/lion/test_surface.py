@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,7 +29,8 @@ def test_a_surface_passes_through_its_points_with_and_without_normals() -> None:
 
 def test_points_beyond_the_cube_are_brought_back() -> None:
     given = ball()
-    far = Points(torch.cat([given.positions, torch.full((1, 3), 5.0)]), torch.cat([given.normals, given.normals[:1]]))  # type: ignore[list-item]
+    assert given.normals is not None
+    far = Points(torch.cat([given.positions, torch.full((1, 3), 5.0)]), torch.cat([given.normals, given.normals[:1]]))
     assert float(surface_of(far, 1.0, 32, 2.0).vertices.abs().max()) < 1.1
 
 
@@ -43,7 +45,7 @@ def test_pictures_show_where_points_are_and_which_are_near() -> None:
 def test_a_cloud_is_read_back() -> None:
     given = ball(20)
     given.colors = torch.linspace(0, 1, 60).view(20, 3)
-    found = trimesh.load(io.BytesIO(points_bytes(given)), file_type="ply")
+    found: Any = trimesh.load(io.BytesIO(points_bytes(given)), file_type="ply")
     np.testing.assert_allclose(found.vertices, given.positions, atol=1e-6)
     np.testing.assert_allclose(found.colors[:, :3], (given.colors * 255).round(), atol=0)
     data = points_bytes(Points(given.positions))

@@ -66,7 +66,7 @@ def tiny(train: str = "priors", previous: Lion | None = None, data: Any = None, 
     """The task, built as a stage builds it."""
     spec = ComponentSpec("data", "solids", Solids.Config(**(data or {})))
     sizes = {"vae": VAE, "shape_prior": GlobalConfig(width=16, blocks=1, time=8), "point_prior": LocalConfig(time=8)}
-    made = Lion.Config(data=spec, train=train, **({"look": look(), "condition": "class"} | sizes | options))
+    made = Lion.Config(data=spec, train=train, **({"look": look(), "condition": "class"} | sizes | options))  # type: ignore[arg-type]
     from core.discovery import get_registry
 
     context = Context(build=lambda _: Solids(spec.options, Context()), parts={"registry": get_registry()})
