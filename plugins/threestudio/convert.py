@@ -15,7 +15,7 @@ from plugins.threestudio.leading import guidances, losses, prompts
 from plugins.threestudio.ours import Ours
 from plugins.threestudio.reading import MISSING, Theirs, read
 from plugins.threestudio.running import data, exports, loop, stages
-from plugins.threestudio.scene import scene
+from plugins.threestudio.scene import scene, sketch
 
 _WHOLE = ("name", "task", "seed", "output", "precision", "keep", "prompt", "negative_prompt", "image", "picture")
 """Keys of ours that hold for all stages."""
@@ -48,6 +48,7 @@ def convert(file: Path) -> tuple[dict[str, Any], Theirs]:
     losses(t, job, table["losses"], _known_losses(table))
     stages(t, job)
     exports(t, job)
+    sketch(t, job)
     _tag(t)
     for key, value in t.values.items():
         if key not in t.fates:

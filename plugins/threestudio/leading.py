@@ -86,7 +86,7 @@ def guidances(t: Theirs, job: Ours) -> None:
 
 def _guidance(t: Theirs, job: Ours, root: str) -> dict[str, Any]:
     named = t.get(f"{root}_type", "stable-diffusion-guidance")
-    item = {"prior": prior(t, root), "score": _score(t, root, named)}
+    item: dict[str, Any] = {"prior": prior(t, root), "score": _score(t, root, named)}
     weight = _weight(t, root)
     if weight != 1:
         item["weight"] = weight

@@ -154,7 +154,7 @@ def read(file: Path, defaults: dict[str, Any]) -> Theirs:
 def _leaves(node: DictConfig, path: str, found: Theirs) -> Iterator[tuple[str, Any]]:
     """(dotted key, value) of everything written."""
     for key in node:
-        here = f"{path}.{key}" if path else str(key)
+        here = f"{path}.{key!s}" if path else str(key)
         try:
             value = node[key]
         except (MissingMandatoryValue, InterpolationToMissingValueError):

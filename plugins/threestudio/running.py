@@ -228,7 +228,7 @@ def _editing(t: Theirs, job: Ours, total: int) -> None:
     begin, every = int(t.number("system.start_editing_step", 600)), int(t.number("system.per_editing_step", 10))
     job.put("guidance", [])
     size = int(job.get("data").get("size", 256))
-    follows = {k: v for k, v in job.get("losses").items() if k != "image-l1"}
+    follows = dict(job.get("losses"))
     edit = {
         "type": "dataset-update",
         "prior": prior(t, "system.guidance"),

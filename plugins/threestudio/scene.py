@@ -7,7 +7,7 @@ import math
 from plugins.threestudio.looks import background, material
 from plugins.threestudio.ours import Ours
 from plugins.threestudio.reading import Theirs, component
-from plugins.threestudio.values import tidy
+from plugins.threestudio.values import schedule, tidy, vanishes
 
 _G, _R = "system.geometry", "system.renderer"
 GEOMETRIES = {
@@ -238,3 +238,19 @@ def _colours_of_latents(t: Theirs, job: Ours) -> None:
     """A scene of latents has as many features as its prior has latents."""
     if job.get("material.type") in ("latent", "latent-to-rgb") and job.get("geometry.type") != "voxel":
         job.put("geometry.channels", 4)
+
+
+def sketch(t: Theirs, job: Ours) -> None:
+    """A mesh that guides the field (Sketch-Shape): ours is a geometry that holds the field."""
+    key, weight = "system.guide_shape", "system.loss.lambda_shape"
+    if key not in t.values:
+        return
+    whole = {"type": "sketched", "field": job.get("geometry"), "radius": 0.9, "leniency": tidy(0.3 * job.length)}
+    if key in t:
+        whole["file"] = str(t.get(key))
+    job.put("geometry", whole | {"stretch": tidy(0.2 * job.length)})
+    t.use(key, "geometry.file")
+    if weight in t.values and not vanishes(t.values[weight]):
+        job.put("losses.sketch-shape", schedule(t.values[weight], f"{t.name}: {weight}", 2.0))
+        t.use(weight, "losses.sketch-shape")
+        t.notes.append("lambda_shape weighs a sum over samples there and a mean here: twice its value is taken")

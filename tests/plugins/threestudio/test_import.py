@@ -196,6 +196,14 @@ def test_stages_of_their_systems(tmp_path: Path) -> None:
     assert [s["data"]["type"] for s in job["stages"]] == ["given-views", "dataset-update"] and not refused(job)
 
 
+def test_a_sketch_guides_the_field(tmp_path: Path) -> None:
+    text = changed(COARSE, guide_shape="sketch.obj", loss={"lambda_sds": 1.0, "lambda_shape": 1.5})
+    job, t = imported(tmp_path, text)
+    assert job["geometry"]["type"] == "sketched" and job["geometry"]["file"] == "sketch.obj"
+    assert job["geometry"]["field"]["type"] == "hash-grid" and job["losses"] == {"sketch-shape": 3.0}
+    assert "twice its value" in t.notes[0] and not refused(job)
+
+
 @pytest.mark.parametrize(("change", "said"), [
     ({"loss__lambda_sparsitty": 1.0}, "lambda_sparsitty: threestudio has no such loss .* Did you mean 'lambda_sparsity'"),
     ({"geometry__radius": [1.0, 2.0]}, r"system.geometry.radius: expected a number, found \[1.0, 2.0\]"),
