@@ -1,7 +1,8 @@
 """Defects known from elsewhere, as regression tests of what no single folder's tests cover, and the share of pasted code.
 
-D4, D5, D6 and D16 of scores are in ``tests/plugins/score``, D8 of whole runs in ``tests/core/test_job.py``, D19 in
-``tests/core/test_registry.py``.
+Of geometries: D1, D14 and D15 are in ``tests/plugins/sdf``, D2 and D13 in ``tests/plugins/nerf``, D3, D9, D10, D11 and D17
+in ``tests/plugins/splats``. D4, D5, D6 and D16 of scores are in ``tests/plugins/score``, D8 of whole runs in
+``tests/core/test_job.py``, D19 in ``tests/core/test_registry.py``.
 """
 
 from __future__ import annotations
@@ -11,12 +12,16 @@ import re
 from collections import defaultdict
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
-from core.contracts import Step
+from core.contracts import Context, Geometry, Step
 from core.discovery import get_registry
+from core.testing import reference
+from core.testing.check import make_options
 
 ROOT = Path(__file__).resolve().parents[1]
 BLOCK = 6
@@ -86,3 +91,40 @@ def test_views_follow_from_the_step_alone(index: int) -> None:
         seen.append(source.batch(Step(index=index, total=10000))["cameras"])
     assert seen[0].height == seen[1].height == (64 if index < 5000 else 512)
     assert torch.equal(seen[0].c2w, seen[1].c2w) and torch.equal(seen[0].fov_y, seen[1].fov_y)
+
+
+def built(kind: str, name: str, context: Context, **options: Any) -> Any:
+    registry = get_registry()
+    entry = registry.find(kind, name)
+    target: Any = entry.load()
+    return target(make_options(entry, target, registry, options), context)
+
+
+class Failing(Geometry):
+    """A density of which the first question fails when gradients are wanted."""
+
+    def field(self, points: Tensor) -> dict[str, Tensor]:
+        if torch.is_grad_enabled():
+            raise RuntimeError("out of memory")
+        return {"density": points[:, 0], "features": points}
+
+
+def test_a_renderer_that_fails_leaves_gradients_as_they_were() -> None:
+    """D15: normals from the density's slope turn autograd on; an exception in between must not leave it on."""
+    context = Context()
+    reference.scene(context)
+    context.parts["geometry"] = Failing(None, context)
+    volume, points = built("renderer", "volume", context, samples=8, grid=8), torch.zeros(4, 3)
+    with torch.no_grad():
+        with pytest.raises(RuntimeError, match="out of memory"):
+            volume._field(context.parts["geometry"], points, points, points[:, 0], True)
+        assert not torch.is_grad_enabled()
+    assert torch.is_grad_enabled() and not points.requires_grad
+
+
+def test_every_defect_of_a_geometry_is_named_by_a_test() -> None:
+    """A test that goes away takes its name along."""
+    tests = [p.read_text(encoding="utf-8") for p in (ROOT / "tests").rglob("test_*.py") if p != Path(__file__)]
+    found = {int(n) for text in tests for n in re.findall(r"\bD(\d+)\b", text)}
+    here = {int(n) for n in re.findall(r'"""D(\d+)', Path(__file__).read_text(encoding="utf-8"))}
+    assert {1, 2, 3, 9, 10, 11, 13, 14, 15, 17} <= found | here

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -275,8 +276,8 @@ def test_renderer_and_exporter_keep_their_contracts() -> None:
     assert len(check_component("exporter", "splat-ply")) >= 5
 
 
-def test_a_scene_of_splats_exports_like_any_other(tmp_path: Path) -> None:
-    """Textured mesh, sheet and film."""
+def test_a_scene_of_splats_exports_like_any_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Textured meshes, sheet and film. D17: no viewer and no display, and the OBJ file has its colours as a picture."""
     import trimesh
     from PIL import Image
 
@@ -285,16 +286,22 @@ def test_a_scene_of_splats_exports_like_any_other(tmp_path: Path) -> None:
 
     made = ball_scene()
     registry, written = get_registry(), {}
-    options = {"glb": {"resolution": 48, "texture": 128, "faces": 1500}, "sheet": {"size": 32, "columns": 2}, "video": {"size": 32, "frames": 2}}
+    monkeypatch.setitem(sys.modules, "open3d", None)  # whoever imports it fails
+    monkeypatch.delenv("DISPLAY", raising=False)
+    textured = {"resolution": 48, "texture": 128, "faces": 1500}
+    options = {"glb": textured, "obj": textured, "sheet": {"size": 32, "columns": 2}, "video": {"size": 32, "frames": 2}}
     for name, chosen in options.items():
         entry = registry.find("exporter", name)
         target: Any = entry.load()
-        (written[name],) = target(make_options(entry, target, registry, chosen), Context()).export(made, tmp_path)
+        *_, written[name] = target(make_options(entry, target, registry, chosen), Context()).export(made, tmp_path)
     body: Any = trimesh.load(written["glb"], force="mesh")
     assert body.is_winding_consistent and float(np.abs(np.linalg.norm(body.vertices, axis=1) - 0.5).max()) < 0.07
     image = np.asarray(body.visual.material.baseColorTexture.convert("RGB"), np.float32) / 255
     reddish = image[..., 0] > image[..., 1]
     assert 0.2 < reddish.mean() < 0.8 and image[reddish].mean(0).tolist() == pytest.approx([0.9, 0.1, 0.2], abs=0.1)
+    same: Any = trimesh.load(written["obj"], force="mesh")
+    assert same.area == pytest.approx(body.area, rel=1e-3)
+    np.testing.assert_allclose(np.asarray(same.visual.material.image.convert("RGB"), np.float32) / 255, image, atol=0.02)
     assert Image.open(written["sheet"]).size[0] > 64 and written["video"].stat().st_size > 500
 
 
