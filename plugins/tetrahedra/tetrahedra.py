@@ -47,6 +47,9 @@ class Tetrahedra(HashField):
         """Of the ellipsoid, along x (front), y and z (up)."""
         file: str = ""
         """The mesh file to start from."""
+        band: float = Field(0.0, ge=0)
+        """Cells at which the first shape's distances are cut off, so that a surface moves as fast where the first shape
+        was thick; 0 keeps them."""
         fixed: bool = False
         """Keep the shape and learn its colours only."""
         sdf_lr: float = Field(0.1, gt=0)
@@ -65,6 +68,8 @@ class Tetrahedra(HashField):
         super().__init__(options, context, "tetrahedra")
         self.lattice = Lattice(options.resolution, context.bound)
         first = self._first().float()
+        if options.band:
+            first = first.clamp(-options.band * self.lattice.size, options.band * self.lattice.size)
         self.distances = nn.Parameter(first, requires_grad=not options.fixed)
         self.shift = nn.Parameter(torch.zeros(len(first), 3), requires_grad=not options.fixed)
         self._topology: tuple[Tensor, Tensor, Tensor] | None = None

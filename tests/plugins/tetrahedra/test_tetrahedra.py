@@ -46,6 +46,13 @@ def test_a_sphere_is_closed_outward_and_converges(resolution: int, error: float)
     assert float((away - 0.5).abs().max()) < 0.3 / resolution**1.5
 
 
+def test_a_band_keeps_the_surface_and_cuts_what_is_deep() -> None:
+    whole, cut = made(), made(band=1.5)
+    deep, reach = whole.distances.detach().min(), cut.distances.detach().abs().max()
+    assert float(deep) < -0.4 and float(reach) == pytest.approx(1.5 * 2 / 16)
+    torch.testing.assert_close(whole.surface().vertices, cut.surface().vertices)
+
+
 def test_an_ellipsoid_and_a_mesh_file(tmp_path: Path) -> None:
     mesh = solid(made(resolution=32, start="ellipsoid", radii=(0.3, 0.5, 0.7)).surface())
     assert mesh.extents == pytest.approx([0.6, 1.0, 1.4], abs=5e-3)
