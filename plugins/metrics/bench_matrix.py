@@ -1,6 +1,7 @@
 """``launch.py bench matrix``: every geometry under every guidance, each cell lifted, judged, exported and shown.
 
 A cell counts when the judge believes in the prompt's kind more than before the first step, and a GLB was written.
+Guidances that start from a picture are given one of an unseen object of the prompt's kind and colour.
 """
 
 from __future__ import annotations
@@ -13,24 +14,29 @@ from typing import Annotated, Any
 import torch
 import typer
 import yaml
+from PIL import Image
 
 from core.config.loading import load_job
 from core.contracts import Context
 from core.discovery import get_registry
 from core.errors import UserError, did_you_mean
+from core.generative.sheet import sample_sheet
 from core.job import run_job
 from core.run import peak_memory
 from core.stages import build_task
 from plugins.metrics.eval_text import turntable
 from plugins.metrics.folders import fresh, machine, save_views
+from plugins.metrics.given import ELEVATION, Given
 
 SCALE = 20_000.0
 """How much larger score distillation's loss is than the mean squared difference of pictures, as presets weigh them."""
+SEED, AZIMUTH = 2_000_201, 35.0
+"""Of the object whose picture is given, and the side (degrees) it is seen from."""
 
 
 def bench(
     prompt: Annotated[str, typer.Option(help="What every cell lifts; the judge must know its kind.")] = "a red mug",
-    steps: Annotated[int, typer.Option(help="Steps of each cell.")] = 120,
+    steps: Annotated[int, typer.Option(help="Steps of each cell.")] = 100,
     geometry: Annotated[list[str] | None, typer.Option(help="A geometry; repeatable. Default: all.")] = None,
     guidance: Annotated[list[str] | None, typer.Option(help="A guidance; repeatable. Default: all.")] = None,
     output: Annotated[Path, typer.Option(help="Folder that receives the page and the runs.")] = Path("runs/matrix"),
@@ -45,13 +51,15 @@ def bench(
     if judge.classifier.expected(prompt)[0] is None:
         raise UserError(f"the judge knows no kind of object in '{prompt}', so no cell could be scored")
     folder = fresh(output)
+    picture = _picture(judge.classifier, prompt).write(folder / "given")
     rows: list[dict[str, Any]] = []
     for shape, preset in geometries.items():
         for led, overlay in guidances.items():
-            found = _cell(_job(preset, overlay, steps), prompt, option or [], folder / f"{shape}-{led}", judge)
+            job = _job(preset, overlay, steps, picture)
+            found = _cell(job, prompt, option or [], folder / f"{shape}-{led}", judge)
             rows.append(row := {"geometry": shape, "guidance": led} | found)
             print(_line(row), flush=True)
-    write_page(folder, rows, prompt, steps)
+            write_page(folder, rows, prompt, steps)  # what is done stays, whatever comes
     print(f"{sum(r['passed'] for r in rows)} of {len(rows)} cells pass; {folder / 'index.html'}; {machine()}")
     return {"rows": rows, "prompt": prompt, "steps": steps, "machine": machine()}
 
@@ -63,16 +71,34 @@ def _chosen(known: dict[str, Any], names: list[str] | None, what: str) -> dict[s
     return {name: known[name] for name in names or known}
 
 
-def _job(preset: str, overlay: dict[str, Any], steps: int) -> dict[str, Any]:
+def _picture(classifier: Any, prompt: str) -> Given:
+    """An unseen object of the kind, and the colour, that the prompt names."""
+    category, color = classifier.expected(prompt)
+    words = classifier.categories[category], classifier.colors[color] if color is not None else "natural"
+    views = get_registry().find("data", "procedural-views").load()
+    made = views(views.Config(category=words[0], color=words[1], seed=SEED), Context())
+    return Given(f"{words[1]} {words[0]}", AZIMUTH, made)
+
+
+def _job(preset: str | dict[str, Any], overlay: dict[str, Any], steps: int, picture: Path) -> dict[str, Any]:
     """The cell's job: the preset under the guidance, at the size of loss that the preset's regularisers expect."""
-    of_pictures = bool(load_job(preset, [], get_registry(), {"prompt": "x"}).resolved.get("losses", {}).get("image"))
+    preset = {"extends": preset} if isinstance(preset, str) else preset
+    options = load_job(preset, [], get_registry(), {"prompt": "x"}).resolved
+    of_pictures, splats = bool(options.get("losses", {}).get("image")), options["geometry"]["type"] == "splats"
     losses, guidance = dict(overlay["losses"]), overlay["guidance"]
+    factor = 1.0
     if guidance and of_pictures:
-        guidance = [g | {"weight": 1 / SCALE} for g in guidance]
+        guidance, factor = [g | {"weight": g.get("weight", 1) / SCALE} for g in guidance], 1 / SCALE
     if not guidance and not of_pictures:
-        losses = {name: weight * SCALE for name, weight in losses.items()}
+        factor = SCALE
+    losses = {name: weight and weight * factor for name, weight in losses.items()}
     made = {"losses": losses, "guidance": guidance, "steps": steps, "preview_every": 0, "checkpoint_every": 0}
-    return overlay | made | {"extends": preset, "export": ["glb"]}
+    if overlay.get("from_picture"):
+        told = {"elevation": ELEVATION, "azimuth": AZIMUTH, "frame": None}
+        made |= {"image": str(picture.absolute()), "picture": told}
+    kept = {name: value for name, value in overlay.items() if name != "from_picture"}
+    glb = {"type": "glb", "resolution": 64, "faces": 2000, "texture": 256}
+    return kept | made | preset | {"export": [glb, *(["splat-ply"] if splats else [])]}
 
 
 def _cell(job: dict[str, Any], prompt: str, options: list[str], folder: Path, judge: Any) -> dict[str, Any]:
@@ -85,7 +111,7 @@ def _cell(job: dict[str, Any], prompt: str, options: list[str], folder: Path, ju
         raise KeyboardInterrupt
     seconds = time.perf_counter() - start
     after, rgb = _seen(run.task(), prompt, judge)
-    save_views(rgb[::2], folder / "views.png")
+    save_views(rgb[1::2], folder / "views.png")
     files = sorted(p.name for p in (folder / "assets").iterdir())
     passed = after > before and any(name.endswith(".glb") for name in files)
     return {
@@ -97,7 +123,7 @@ def _cell(job: dict[str, Any], prompt: str, options: list[str], folder: Path, ju
 @torch.no_grad()
 def _seen(task: Any, prompt: str, judge: Any) -> tuple[float, torch.Tensor]:
     """The judge's mean probability of the prompt's kind, and the eight views."""
-    render = task.eval().parts["renderer"](turntable(128))
+    render = task.eval().parts["renderer"](turntable(64))
     return judge.measure(render, prompt)["category_probability"], render.rgb
 
 
@@ -110,7 +136,7 @@ def _line(row: dict[str, Any]) -> str:
 
 
 def write_page(folder: Path, rows: list[dict[str, Any]], prompt: str, steps: int) -> None:
-    """``index.html`` and ``matrix.md``: a row for each geometry, a column for each guidance."""
+    """``index.html``, ``matrix.md`` and ``matrix.png``: a row for each geometry, a column for each guidance."""
     geometries, guidances = (list(dict.fromkeys(r[k] for r in rows)) for k in ("geometry", "guidance"))
     cells = {(r["geometry"], r["guidance"]): r for r in rows}
     title = f"{prompt}: every geometry under every guidance, {steps} steps"
@@ -120,15 +146,25 @@ def write_page(folder: Path, rows: list[dict[str, Any]], prompt: str, steps: int
         shown = [cells.get((shape, led)) for led in guidances]
         lines.append(f"| {shape} | " + " | ".join(_words(c) if c else "" for c in shown) + " |\n")
         table.append(f"<tr><th>{html.escape(shape)}</th>{''.join(_square(c) for c in shown)}</tr>")
-    (folder / "matrix.md").write_text("".join(lines) + f"\n{machine()}\n", encoding="utf-8")
+    told = f"Score: the judge's mean probability of the kind, before and after. {machine()}"
+    (folder / "matrix.md").write_text("".join(lines) + f"\n{told}\n", encoding="utf-8")
+    _sheet(folder, rows, title, len(guidances))
     head = "".join(f"<th>{html.escape(led)}</th>" for led in guidances)
     style = "body{font:14px sans-serif;margin:2em}td,th{padding:8px;text-align:left}img{width:300px}.failed{color:#b00}"
     (folder / "index.html").write_text(
         f'<!doctype html><meta charset="utf-8"><title>{html.escape(title)}</title><style>{style}</style>'
         f"<h1>{html.escape(title)}</h1><table><tr><th></th>{head}</tr>{''.join(table)}</table>"
-        f"<p>Score: the judge's probability of the kind, before and after. {html.escape(machine())}</p>",
+        f"<p>{html.escape(told)}</p>",
         encoding="utf-8",
     )
+
+
+def _sheet(folder: Path, rows: list[dict[str, Any]], title: str, columns: int) -> None:
+    """One picture of each cell, from the front and a little to the side."""
+    views = [Image.open(folder / row["folder"] / "views.png") for row in rows]
+    pictures = [view.crop((0, 0, view.height, view.height)) for view in views]
+    labels = [f"{r['geometry']}, {r['guidance']} {r['after']:.2f}" for r in rows]
+    sample_sheet(pictures, title, labels, columns).quantize(128).save(folder / "matrix.png", optimize=True)
 
 
 def _square(cell: dict[str, Any] | None) -> str:
