@@ -22,11 +22,14 @@ def bench_kernels(
     repeats: Annotated[int, typer.Option(help="Timed runs of each; the median counts.")] = 5,
     points: Annotated[int, typer.Option(help="Points of the hash grid.")] = 131_072,
     rays: Annotated[int, typer.Option(help="Rays of marching and compositing.")] = 4096,
+    peer: Annotated[
+        list[str] | None, typer.Option(help="KERNEL=MODULE, a module of yours to time beside them; repeatable.")
+    ] = None,
 ) -> list[dict[str, object]]:
     """Time forward and backward of each backend against plain PyTorch."""
     from core.kernels.bench import bench
 
-    rows = bench(only or None, threads or _most(), repeats, points, rays)
+    rows = bench(only or None, threads or _most(), repeats, points, rays, peers=peer or ())
     shown = [[str(r[k]) for k in ("kernel", "backend", "shape", "ms", "ratio", "device")] for r in rows]
     print(table(shown, ["kernel", "backend", "shape", "ms", "times plain PyTorch", "device"]))
     return rows

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import platform
 import statistics
@@ -36,6 +37,7 @@ def bench(
     splats: int = 10_000,
     device: str | None = None,
     faces: int = 20_000,
+    peers: Sequence[str] = (),
 ) -> list[dict[str, object]]:
     """Time every available backend, the backends taking turns so that a busy machine slows all alike.
 
@@ -48,13 +50,15 @@ def bench(
         splats: Gaussians of splatting; its reference takes half a minute a run with 10,000.
         device: ``cpu`` or ``cuda``; None for ``cuda`` where there is one.
         faces: of the rasterised mesh, about.
+        peers: ``KERNEL=MODULE`` each: a module of yours to time beside the backends, with the functions of the
+            kernel's reference and their signatures.
 
     Returns:
         dicts with ``kernel``, ``backend``, ``shape``, ``ms`` (median), ``ratio`` (median time of the reference over
         this one's: above 1 is faster than plain PyTorch), ``threads`` and ``device``.
 
     Raises:
-        UserError: an unknown kernel, or no repeats.
+        UserError: an unknown kernel, a peer that does not import, or no repeats.
     """
     if repeats < 1 or threads < 1:
         raise UserError(f"bench: repeats ({repeats}) and threads ({threads}) must be at least 1.")
@@ -67,9 +71,10 @@ def bench(
         "mesh_raster": lambda: _mesh_raster(faces, device),
         "mesh_distance": lambda: _mesh_distance(rays, faces, device),
     }
+    beside = [_peer(peer) for peer in peers]
     wanted = list(jobs) if kernels is None else [k for k in kernels if dispatch.backends(k) and k in jobs]
     rows: list[dict[str, object]] = []
-    with _threads(threads):
+    with _threads(threads), _beside(beside):
         for kernel in wanted:
             shape, job = jobs[kernel]()
             names = [b.name for b in dispatch.backends(kernel) if b.runs_on(device) and b.available()[0]]
@@ -116,6 +121,29 @@ def _processor() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
+
+
+def _peer(text: str) -> tuple[str, dispatch.Backend]:
+    kernel, _, module = text.partition("=")
+    dispatch.backends(kernel)
+    try:
+        importlib.import_module(module)
+    except (ImportError, ValueError) as error:
+        raise UserError(f"bench: the peer '{text}' must be KERNEL=MODULE, a module that imports: {error}.") from None
+    return kernel, dispatch.Backend(module, module, opt_in=True)
+
+
+@contextmanager
+def _beside(peers: Sequence[tuple[str, dispatch.Backend]]) -> Iterator[None]:
+    """Peers are backends of their kernels, first in the list, for as long as this lasts."""
+    before = {kernel: dispatch.backends(kernel) for kernel, _ in peers}
+    for kernel, backend in peers:
+        dispatch.register(kernel, [backend, *dispatch.backends(kernel)])
+    try:
+        yield
+    finally:
+        for kernel, backends in before.items():
+            dispatch.register(kernel, backends)
 
 
 @contextmanager

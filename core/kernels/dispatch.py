@@ -69,6 +69,11 @@ def _numba(module: str, gain: str) -> Backend:
     return Backend("numba", module, ("cpu",), ("numba",), "pip install numba", gain)
 
 
+def _compiled(module: str) -> Backend:
+    gain = "the reference through torch.compile, on GPUs without a library of their own"
+    return Backend("compiled", module, ("cuda",), ("triton",), "pip install triton", gain)
+
+
 _TCNN = "pip install git+https://github.com/NVlabs/tiny-cuda-nn#subdirectory=bindings/torch"
 
 # Best first.
@@ -83,18 +88,12 @@ _kernels: dict[str, tuple[Backend, ...]] = {
             install=_TCNN,
             gain="the fastest hash grid on NVIDIA GPUs",
         ),
-        Backend(
-            "compiled",
-            "core.kernels.hash_grid.compiled",
-            devices=("cuda",),
-            needs=("triton",),
-            install="pip install triton",
-            gain="the reference through torch.compile",
-        ),
+        _compiled("core.kernels.hash_grid.compiled"),
         Backend("reference", "core.kernels.hash_grid.reference", gain="plain PyTorch, any device, any float type"),
     ),
     "march": (
         _numba("core.kernels.marching.numba_cpu", "fast ray marching on the CPU"),
+        _compiled("core.kernels.marching.compiled"),
         Backend("reference", "core.kernels.marching.reference", gain="plain PyTorch, any device, any float type"),
     ),
     "composite": (
@@ -107,6 +106,7 @@ _kernels: dict[str, tuple[Backend, ...]] = {
             install="pip install nerfacc",
             gain="packed scans on NVIDIA GPUs",
         ),
+        _compiled("core.kernels.compositing.compiled"),
         Backend("reference", "core.kernels.compositing.reference", gain="plain PyTorch, any device, any float type"),
     ),
     "splat": (
@@ -119,6 +119,7 @@ _kernels: dict[str, tuple[Backend, ...]] = {
             install="pip install gsplat",
             gain="tile-based splatting on NVIDIA GPUs",
         ),
+        _compiled("core.kernels.splatting.compiled"),
         Backend("reference", "core.kernels.splatting.reference", gain="plain PyTorch, any device, any float type"),
     ),
     "mesh_distance": (
@@ -143,6 +144,7 @@ _kernels: dict[str, tuple[Backend, ...]] = {
             gain="only when asked for: its licence forbids commercial use",
             opt_in=True,
         ),
+        _compiled("core.kernels.mesh_raster.compiled"),
         Backend("reference", "core.kernels.mesh_raster.reference", gain="plain PyTorch, any device, any float type"),
     ),
 }

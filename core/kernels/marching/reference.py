@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -18,15 +21,20 @@ def march(
     step_size: float,
     jitter: Tensor,  # [N]
     max_samples: int,
+    stepping: Callable[..., Any] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """(t_starts, t_ends, ray_ids, offsets): see :func:`core.kernels.marching.march`."""
+    """(t_starts, t_ends, ray_ids, offsets): see :func:`core.kernels.marching.march`; ``stepping`` stands for
+    :func:`steps_of`."""
     count = starts.shape[0]
     longest = int(steps.max()) if count else 0
     share = max(1, _AT_ONCE // max(1, longest))
-    parts = [
-        _some(starts[i:j], moves[i:j], binary, t0[i:j], t1[i:j], steps[i:j], step_size, jitter[i:j], max_samples)
-        for i, j in ((i, min(i + share, count)) for i in range(0, count, share))
-    ]
+    parts = []
+    for i in range(0, count, share):
+        j = min(i + share, count)
+        k = torch.arange(int(steps[i:j].max()), device=starts.device, dtype=starts.dtype)
+        rays = (starts[i:j], moves[i:j], t0[i:j], t1[i:j], steps[i:j], jitter[i:j])
+        low, high, keep = (stepping or steps_of)(k, *rays, binary, step_size, max_samples)
+        parts.append((low[keep], high[keep], keep.sum(1)))
     kept = torch.cat([p[2] for p in parts]) if parts else steps.new_zeros(0)
     offsets = torch.cat([kept.new_zeros(1), kept.cumsum(0)])
     t_starts = torch.cat([p[0] for p in parts]) if parts else t0.new_zeros(0)
@@ -35,19 +43,19 @@ def march(
     return t_starts, t_ends, ray_ids, offsets
 
 
-def _some(
+def steps_of(
+    k: Tensor,  # [K] numbers of steps
     starts: Tensor,
     moves: Tensor,
-    binary: Tensor,
     t0: Tensor,
     t1: Tensor,
     steps: Tensor,
-    step_size: float,
     jitter: Tensor,
+    binary: Tensor,
+    step_size: float,
     max_samples: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Intervals of some rays, and how many of each: (t_starts [m], t_ends [m], kept [n])."""
-    k = torch.arange(int(steps.max()), device=starts.device, dtype=starts.dtype)
+    """Every interval of some rays and which of them are kept: (t_starts, t_ends, keep), each [n, K]."""
     low = t0[:, None] + (k - jitter[:, None]).clamp(min=0) * step_size
     high = torch.minimum(t0[:, None] + (k + 1 - jitter[:, None]) * step_size, t1[:, None])
     cell = starts[:, None, :] + moves[:, None, :] * (0.5 * (low + high))[..., None]
@@ -55,5 +63,4 @@ def _some(
     # Rounding can put a sample on the box's far side a hair outside: it counts as the last cell.
     x, y, z = torch.minimum(cell.long().clamp(min=0), shape - 1).unbind(-1)
     keep = (k < steps[:, None]) & (high > low) & binary[x, y, z]
-    keep &= keep.cumsum(1) <= max_samples
-    return low[keep], high[keep], keep.sum(1)
+    return low, high, keep & (keep.cumsum(1) <= max_samples)

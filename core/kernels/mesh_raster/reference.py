@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -10,35 +13,45 @@ LEAST_AREA = 1e-6  # square pixels
 STEPS = 64  # faces looked through between two pixels
 
 
-def visible(vertices: Tensor, faces: Tensor, height: int, width: int, near: float) -> Tensor:
-    """[B, H, W] int64: see :func:`core.kernels.mesh_raster.rasterise`."""
+def visible(
+    vertices: Tensor, faces: Tensor, height: int, width: int, near: float, nearer_of: Callable[..., Any] | None = None
+) -> Tensor:
+    """[B, H, W] int64: see :func:`core.kernels.mesh_raster.rasterise`; ``nearer_of`` stands for :func:`nearer`."""
     y, x = torch.meshgrid(
         torch.arange(height, device=vertices.device), torch.arange(width, device=vertices.device), indexing="ij"
     )
     pixels = torch.stack([x, y], -1).view(-1, 2).to(vertices) + 0.5
-    seen = [_nearest(v, faces, pixels, near) for v in vertices]
+    seen = [_nearest(v, faces, pixels, near, nearer_of or nearer) for v in vertices]
     return torch.stack(seen).view(-1, height, width) if seen else x.new_zeros(0, height, width)
 
 
-def _nearest(vertices: Tensor, faces: Tensor, pixels: Tensor, near: float) -> Tensor:
+def _nearest(vertices: Tensor, faces: Tensor, pixels: Tensor, near: float, nearer_of: Callable[..., Any]) -> Tensor:
     """[P] the first of the nearest faces at ``pixels`` [P, 2] of one picture."""
     corners = vertices[faces]  # [F, 3, 3]
     best = vertices.new_full((len(pixels),), torch.inf)
     found = torch.full_like(best, -1, dtype=torch.int64)
     ids = drawable(corners).nonzero()[:, 0]
     for part in ids.split(max(1, PAIRS // len(pixels))) if len(ids) else ():
-        c = corners[part][:, :, :, None]  # [f, 3, 3, 1]
-        q = c[:, :, :2] - c[:, :, 2:] * pixels.T
-        a = _edge_functions(q[:, :, 0], q[:, :, 1], dim=1)
-        total = a.sum(1)
-        inside = ((a >= 0).all(1) | (a <= 0).all(1)) & (total != 0)
-        depth = (a * c[:, :, 2]).sum(1) / torch.where(inside, total, torch.ones_like(total))
-        depth = torch.where(inside & (depth >= near), depth, torch.inf)
-        least = depth.min(0).values
-        first = torch.where(depth == least, part[:, None], faces.shape[0]).min(0).values
-        better = least < best
-        best, found = torch.where(better, least, best), torch.where(better, first, found)
+        best, found = nearer_of(corners[part], part, pixels, near, best, found)
     return found
+
+
+def nearer(
+    corners: Tensor, ids: Tensor, pixels: Tensor, near: float, best: Tensor, found: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The depths ``best`` [P] and faces ``found`` [P] at pixels [P, 2], with faces ``ids`` [f], whose corners are
+    [f, 3, 3], taken in."""
+    c = corners[:, :, :, None]
+    q = c[:, :, :2] - c[:, :, 2:] * pixels.T
+    a = _edge_functions(q[:, :, 0], q[:, :, 1], dim=1)
+    total = a.sum(1)
+    inside = ((a >= 0).all(1) | (a <= 0).all(1)) & (total != 0)
+    depth = (a * c[:, :, 2]).sum(1) / torch.where(inside, total, torch.ones_like(total))
+    depth = torch.where(inside & (depth >= near), depth, torch.inf)
+    least = depth.min(0).values
+    first = torch.where(depth == least, ids[:, None], torch.iinfo(ids.dtype).max).min(0).values
+    better = least < best
+    return torch.where(better, least, best), torch.where(better, first, found)
 
 
 def _edge_functions(x: Tensor, y: Tensor, dim: int) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -120,6 +121,20 @@ def test_the_bench_compares_every_backend_with_plain_pytorch() -> None:
     assert set(machine()) >= {"processor", "torch", "numba", "gpu"}
     with pytest.raises(UserError, match="no kernel 'compost'"):
         bench(["compost"])
+
+
+def test_a_module_of_ones_own_is_timed_beside_the_backends_and_gone_afterwards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bench_peer.py").write_text("from core.kernels.compositing.reference import composite\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    before = dispatch.backends("composite")
+    rows = bench(["composite"], threads=1, repeats=1, rays=8, device="cpu", peers=["composite=bench_peer"])
+    assert {"bench_peer", "reference"} <= {row["backend"] for row in rows}
+    assert dispatch.backends("composite") == before
+    for wrong, said in (("composite=no_such_thing", "no_such_thing"), ("composite", "KERNEL=MODULE"), ("x=y", "no kernel")):
+        with pytest.raises(UserError, match=said):
+            bench(["composite"], peers=[wrong])
 
 
 def test_compiling_is_announced_once_and_not_for_others(caplog: pytest.LogCaptureFixture) -> None:
