@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -37,11 +37,12 @@ def evaluate(
     known: Annotated[int, typer.Option(help="Training shapes whose nearest tells a shape's class.")] = 256,
     against: Annotated[Path | None, typer.Option(help="A run without a global latent, fitted as long.")] = None,
     sheet: Annotated[Path | None, typer.Option(help="A picture of 16 samples.")] = None,
+    option: Annotated[list[str] | None, typer.Option(help="KEY=VALUE of the run's job; repeatable.")] = None,
 ) -> dict[str, Any]:
     """1-NNA, coverage and matching distance of samples, and what each latent is good for."""
     if min(shapes, moved) < _LEAST:
         raise UserError(f"--shapes, --moved: sets of {_LEAST} shapes at least can be told apart")
-    lion = fitted(run)
+    lion = fitted(run, option or ())
     real, train = held_out(lion, shapes, "test"), held_out(lion, max(known, shapes), "train")
     classes = Classes(train.points, train.label)
     table: dict[str, Any] = {"autoencoder": autoencoder(lion, real.points, held_out(lion, shapes, "test", 1).points)}
@@ -56,13 +57,13 @@ def evaluate(
     return table
 
 
-def fitted(run: Path) -> Lion:
-    """A run's averaged networks.
+def fitted(run: Path, changes: Sequence[str] = ()) -> Lion:
+    """A run's averaged networks, with changes to its job.
 
     Raises:
         UserError: it is another generator's, or has no priors yet.
     """
-    opened, lion = open_generator(run)
+    opened, lion = open_generator(run, changes)
     if not isinstance(lion, Lion):
         raise UserError(f"{run} is a run of '{opened.job.stages[-1].task.name}', not of lion")
     if not lion.has_prior:

@@ -233,5 +233,5 @@ class Lion(Generator):
         back = self.decode(self.encode(points, self._noise(step, "preview"))).points
         random = step.generator("samples")
         told = self.conditions.of_asked(None, len(points), random)
-        drawn = self.decode(self.latents(len(points), told, random, steps=20, sampler="ddim")).points
+        drawn = self.decode(self.latents(len(points), told, random, steps=30, sampler="ancestral")).points
         return {"samples": sheet([dots(points), dots(back), dots(drawn)])}
