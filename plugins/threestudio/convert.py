@@ -81,7 +81,7 @@ def _by_table(t: Theirs, job: Ours, key: str, value: Any, rules: dict[str, Any])
     if rule is None:
         names = [pattern for pattern in rules if "*" not in pattern] + list(t.defaults)
         near = did_you_mean(key, names) if len(key) > 6 else ""
-        t.lose(key, f"no key of threestudio 0.2.3 either.{near if 'Did you' in near else ''}")
+        t.lose(key, f"not known here.{near if 'Did you' in near else ''}")
     elif "to" in rule:
         if rule.get("only", job.get("renderer.type")) == job.get("renderer.type"):
             job.put(rule["to"], _converted(t, job, key, value, rule.get("by", "")))

@@ -180,6 +180,10 @@ def _own_options(t: Theirs, root: str, kind: str, found: dict[str, Any]) -> None
     for key in ("sqrt_anneal", "t_anneal"):
         t.use(f"{root}.{key}", "guidance.score.anneal")
     t.use(f"{root}.use_img_loss", "guidance.score.image_weight")
+    if kind != "vsd" and root == "system.guidance":
+        named = (f"{root}.vsd_use_camera_condition", f"{root}.vsd_phi_model_name_or_path")
+        for key in (*named, "system.optimizer.params.guidance.lr"):
+            t.same(key, "nothing is learned beside: the score is not vsd")
     if kind == "hifa":
         found |= {"denoise_steps": 1, "image_weight": tidy(_image_weight(t, root))}
     elif kind == "vsd":
