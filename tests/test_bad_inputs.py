@@ -190,6 +190,21 @@ JOBS = {
     "out-of-range": bad("run tiny.yaml optimizer.lr=0", "optimizer.lr: expected more than 0, found 0"),
     "infinite": bad("run tiny.yaml optimizer.lr=.inf", "optimizer.lr: expected a finite number"),
     "noise-out-of-range": bad("run text-to-3d-sds prompt=mug guidance.0.score.low=2", "score.low: expected noise levels in [0, 1], found 2"),
+    "grid-too-coarse": bad("text 'a mug' --config dmtet geometry.resolution=2", "geometry.resolution: expected at least 4, found 2"),
+    "no-gaussians": bad("text 'a mug' --config splats geometry.count=0", "geometry.count: expected at least 1, found 0"),
+    "one-value-a-side": bad("text 'a mug' --config triplane geometry.resolution=1", "resolution: expected at least 2, found 1"),
+    "surface-without-width": bad("text 'a mug' --config sdf geometry.width=0", "geometry.width: expected widths above 0, found 0"),
+    "level-below-zero": bad(
+        "text 'a mug' 'export=[{type: glb, level: -1}]'", "export.0.level: expected more than 0, found -1"
+    ),
+    "mesh-missing": bad(
+        "text 'a mug' --config texture-my-mesh geometry.path=gone.obj --output out", "geometry.path: there is no file gone.obj",
+        builds=True, made=frozenset({"out"}),
+    ),
+    "mesh-without-faces": bad(
+        "text 'a mug' --config texture-my-mesh geometry.path=p.obj --output out", "p.obj has no faces, so there is no surface",
+        builds=True, made=frozenset({"out"}), files={"p.obj": "v 0 0 0\nv 1 0 0\nv 0 1 0\n"},
+    ),
     "pictures-too-small": bad("text 'a mug' data.cameras.size=0", "data.cameras.size: expected at least 8 pixels, found 0"),
     "no-equals-sign": bad("run tiny.yaml steps", "'steps' is not of the form key=value"),
     "another-kind": bad("text 'a mug' geometry=volume", "no geometry named 'volume'. 'volume' is a renderer"),
