@@ -63,20 +63,10 @@ def load_job(
             problems.append(f"{change.where}: a file names what it extends; it cannot be overridden")
             continue
         tree = apply(tree, change, problems)
-    tree = _sized(tree, sizes, registry, problems)
+    tree = vram.sized(tree, sizes, lambda: _discover([]) if registry is None else registry, problems)
     job = _Checking(tree, shown, stem, registry, problems).run(changes)
     _ask_plugins(job)
     return job
-
-
-def _sized(tree: Node, asked: Sequence[Node], registry: Any, problems: list[str]) -> Node:
-    """The tree with the settings for the GPU that the command line asks for, else the file."""
-    rest = {key: node for key, node in tree.value.items() if key != vram.KEY}
-    size = asked[-1] if asked else tree.value.get(vram.KEY)
-    tree = replace(tree, value=rest)
-    if size is None or size.is_null:
-        return tree
-    return vram.laid(tree, size, _discover([]) if registry is None else registry, problems)
 
 
 class _Checking:

@@ -6,7 +6,8 @@ its stages too, and sets those options alone that the component has; a value typ
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,13 @@ def _overlay(name: str) -> dict[str, dict[str, Any]]:
 def names() -> list[str]:
     """The sizes that there are settings for."""
     return sorted((path.stem for path in _FOLDER.glob("*.yaml")), key=lambda name: int(name.removesuffix("gb")))
+
+
+def sized(tree: Node, asked: Sequence[Node], registry: Callable[[], Any], problems: list[str]) -> Node:
+    """A job's tree with the settings for the GPU that the command line asks for (the last counts), else its file."""
+    size = asked[-1] if asked else tree.value.get(KEY)
+    tree = replace(tree, value={key: node for key, node in tree.value.items() if key != KEY})
+    return tree if size is None or size.is_null else laid(tree, size, registry(), problems)
 
 
 def laid(tree: Node, asked: Node, registry: Any, problems: list[str]) -> Node:
