@@ -16,6 +16,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from core.cache import cache_folder
 from core.config.base import Config as BaseConfig
 from core.contracts import Context
 from core.diffusion import memory
@@ -23,7 +24,7 @@ from core.diffusion.folder import Pipeline, network_config, open_pipeline
 from core.diffusion.latent import KINDS, LatentPrior, LatentSpace, pixels_per_latent, resolved
 from core.diffusion.lora import Lora
 from core.diffusion.process import DiffusionProcess
-from core.diffusion.texts import Said, TextCache, cache_folder, clip_length, clip_windows
+from core.diffusion.texts import Said, TextCache, clip_length, clip_windows
 from core.diffusion.tokens import read_tokens
 from core.errors import UserError
 from core.types import Cameras, Condition, Views
@@ -232,7 +233,7 @@ class Pretrained(LatentSpace):
             on_disk = self.options.text_cache and self.text_changes is not None
             names = [n for n in self.pipeline.kinds if n.startswith(("tokenizer", "text_encoder"))]
             key = [type(self).__name__, self.pipeline.identity(names), self.text_settings(), self.text_changes]
-            self._texts_said = TextCache(cache_folder() if on_disk else None, key)
+            self._texts_said = TextCache(cache_folder("texts") if on_disk else None, key)
         return self._texts_said.get(text, self._say, self.device)
 
     @torch.no_grad()

@@ -76,11 +76,6 @@ class TextCache:
             log.warning("embeddings cannot be kept in %s: %s", path.parent, error)
 
 
-def cache_folder() -> Path:
-    """Where embeddings are kept: ``texts`` in ``MAQUETTE_CACHE``, else in ``~/.cache/maquette``."""
-    return Path(os.environ.get("MAQUETTE_CACHE", Path.home() / ".cache" / "maquette")) / "texts"
-
-
 def padded_ids(tokenizer: Any, text: str, length: int) -> tuple[Tensor, Tensor]:
     """Token ids [1, L] and mask [1, L] of one text, padded or, with a warning, cut to ``length``."""
     found = tokenizer(text, padding="max_length", truncation=True, max_length=length, return_tensors="pt")

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from pydantic import Field
 
+from core.cache import cache_folder
 from core.config.base import Config as BaseConfig
 from core.contracts import Context, DataSource, Step
 from core.errors import UserError, did_you_mean
@@ -31,11 +32,6 @@ VERSION = 2
 """Raised when the objects or the renderer change, so that an old pool is not taken for a new one."""
 _TEXTS = ("caption", "view_word")
 _ARRAYS = ("rgb", "azimuth", "elevation", "distance", "category", "color", "material", "seed")
-
-
-def cache_folder() -> Path:
-    """Where pools are kept: ``MAQUETTE_CACHE``, else ``~/.cache/maquette``."""
-    return Path(os.environ.get("MAQUETTE_CACHE", Path.home() / ".cache" / "maquette"))
 
 
 class ProceduralData(DataSource):

@@ -13,11 +13,13 @@ import numpy as np
 import torch
 from pydantic import Field
 
+from core.cache import cache_folder
 from core.config.base import Config as BaseConfig
 from core.contracts import Context, DataSource, Step
 from core.errors import UserError, did_you_mean
+from core.types import Cameras
 from plugins.procedural.categories import CATEGORIES
-from plugins.procedural.data import VERSION, cache_folder
+from plugins.procedural.data import VERSION
 from plugins.procedural.dataset import FOV_Y_DEG, orbit
 from plugins.procedural.objects import make_object
 from plugins.procedural.splits import seeds_of
@@ -86,6 +88,16 @@ class ProceduralPoints(DataSource):
         if o.pictures:
             out["rgb"] = torch.from_numpy(pool["rgb"][index.numpy()]).float() / 255
         return out
+
+    def seen_from(self, index: torch.Tensor, cameras: Cameras) -> dict[str, torch.Tensor]:
+        """The objects at ``index`` [B] from all V cameras: ``rgb`` [B, V, H, W, 3] over grey, ``mask`` [B, V, H, W]."""
+        names, start = self.class_names, seeds_of(self.options.split).start
+        objects = [make_object(start + k, names[k % len(names)]) for k in index.tolist()]
+        views, c2w = len(cameras), cameras.c2w.double().cpu().numpy()
+        owner = np.arange(len(objects) * views) // views
+        angle, turned = float(cameras.fov_y[0]), np.tile(c2w, (len(objects), 1, 1))
+        made = render(objects, turned, angle, cameras.height, cameras.width, 2, owner=owner)
+        return {k: torch.from_numpy(made[k]).unflatten(0, (len(objects), views)) for k in ("rgb", "mask")}
 
     def _load(self) -> dict[str, Any]:
         o = self.options
