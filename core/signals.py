@@ -16,6 +16,7 @@ SIGNALS: dict[str, str] = {
     "depth": "distance along the viewing axis, [B, H, W, 1], 0 where nothing was hit",
     "normal": "rendered normals in world axes, [B, H, W, 3], length at most 1",
     "weights": "how a ray's samples share its opacity (volume rendering)",
+    "interlevel": "per ray, how much of what its samples found their proposal did not allow for, [N]",
     "camera": "pose and field of view of every image",
     "multiview": "a batch is several views of one object whose relative poses are fixed",
     "text": "the job's sentence",

@@ -25,7 +25,7 @@ def check_loss(c: Checked) -> None:
     seen = [render.rgb, render.opacity, render.depth]
     noise = torch.Generator().manual_seed(5)
     render.normal = torch.randn(2, 24, 24, 3, generator=noise).requires_grad_()
-    for name in ("weights", "facing", "depth_variance"):
+    for name in ("weights", "facing", "depth_variance", "interlevel"):
         render.extras[name] = torch.rand(2 * 24 * 24, generator=noise).requires_grad_()
     render.extras["sdf-gradient"] = torch.randn(64, 3, generator=noise).requires_grad_()
     render.extras["sdf-edges"] = torch.randn(64, 2, generator=noise).requires_grad_()

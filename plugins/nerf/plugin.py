@@ -13,3 +13,8 @@ def register(registry):  # type: ignore[no-untyped-def]
     registry.add("renderer", "volume", "plugins.nerf.volume:Volume",
                  "volume rendering through an occupancy grid", needs=["density", "features"],
                  gives=["rgb", "opacity", "depth", "normal", "weights"])  # fmt: skip
+    registry.add("renderer", "volume-proposal", "plugins.nerf.volume_proposal:VolumeProposal",
+                 "volume rendering of few samples, placed by a small density", needs=["density", "features"],
+                 gives=["rgb", "opacity", "depth", "normal", "weights", "interlevel"])  # fmt: skip
+    registry.add("loss", "interlevel", "plugins.nerf.proposal:interlevel",
+                 "a proposal allows for all that a ray's samples found", needs=["interlevel"])  # fmt: skip

@@ -10,7 +10,7 @@ from torch import Tensor
 from core.errors import UserError
 from core.kernels import dispatch
 
-__all__ = ["RaySamples", "march"]
+__all__ = ["RaySamples", "march", "stretch"]
 
 
 class RaySamples(NamedTuple):
@@ -86,17 +86,25 @@ def march(
 def _stretch(
     origins: Tensor, directions: Tensor, aabb: Tensor, step: float, near: float, far: float, jitter: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Where each ray is inside the box (slab test): t0 [N], t1 [N], and how many steps that is, [N] int64."""
+    """:func:`stretch`, and how many steps that is, [N] int64."""
+    t0, t1 = stretch(origins, directions, aabb, near, far)
+    count = ((t1 - t0) / step + jitter).ceil().nan_to_num(0, 0, 0).clamp(0, 2**31)
+    moving = (directions != 0).any(-1)
+    return t0, t1, torch.where((t1 > t0) & moving, count, torch.zeros_like(count)).long()
+
+
+def stretch(
+    origins: Tensor, directions: Tensor, aabb: Tensor, near: float = 0.0, far: float = float("inf")
+) -> tuple[Tensor, Tensor]:
+    """Distances [N], [N] at which rays [N, 3] enter and leave the box [2, 3] (slab test), between near and far; what
+    misses it enters after it leaves."""
     # A ray parallel to a side divides by zero; the largest finite slope keeps inf * 0 out of the comparison.
     limit = torch.finfo(directions.dtype).max
     inverse = directions.reciprocal().clamp(-limit, limit)
     box = aabb.to(origins)
     first, second = (box[0] - origins) * inverse, (box[1] - origins) * inverse
     t0 = torch.minimum(first, second).amax(-1).clamp(min=near)
-    t1 = torch.maximum(first, second).amin(-1).clamp(max=far)
-    count = ((t1 - t0) / step + jitter).ceil().nan_to_num(0, 0, 0).clamp(0, 2**31)
-    moving = (directions != 0).any(-1)
-    return t0, t1, torch.where((t1 > t0) & moving, count, torch.zeros_like(count)).long()
+    return t0, torch.maximum(first, second).amin(-1).clamp(max=far)
 
 
 def _check(
