@@ -162,8 +162,9 @@ def write_page(folder: Path, rows: list[dict[str, Any]], prompt: str, steps: int
 def _sheet(folder: Path, rows: list[dict[str, Any]], title: str, columns: int) -> None:
     """One picture of each cell, from the front and a little to the side."""
     views = [Image.open(folder / row["folder"] / "views.png") for row in rows]
-    pictures = [view.crop((0, 0, view.height, view.height)) for view in views]
-    labels = [f"{r['geometry']}, {r['guidance']} {r['after']:.2f}" for r in rows]
+    pictures = [v.crop((0, 0, v.height, v.height)).resize((160, 160), Image.Resampling.LANCZOS) for v in views]
+    labels = [f"{row['guidance']} {row['after']:.2f}" for row in rows]
+    labels[::columns] = [f"{r['geometry']}: {name}" for r, name in zip(rows[::columns], labels[::columns], strict=True)]
     sample_sheet(pictures, title, labels, columns).quantize(128).save(folder / "matrix.png", optimize=True)
 
 
