@@ -138,6 +138,9 @@ class ThroughRendering(Generator):
             torch.manual_seed(context.generator("through-rendering").initial_seed() % 2**32)
             look = Look(context.build(options.geometry), context.build(options.look.material))  # type: ignore[misc]
             for name in self.filled:
+                if not isinstance(getattr(look.geometry, name, None), nn.Parameter):
+                    kind = options.geometry.name
+                    raise UserError(f"geometry: '{kind}' has no '{name}' for the network to fill; see the presets")
                 look.geometry.get_parameter(name).requires_grad_(False).zero_()
             self.live: Any = nn.ModuleDict({"network": self.network(look.geometry), "look": look})
         self.average = Average(self.live, options.average)

@@ -40,6 +40,7 @@ class PlaneNetwork(nn.Module):
         self.unet = UNet2DModel(
             sample_size=size, in_channels=6, out_channels=3 * features, layers_per_block=o.blocks,
             block_out_channels=tuple(o.channels), norm_num_groups=8, attention_head_dim=o.head,
+            resnet_time_scale_shift="scale_shift",  # what is only added, group norms of few channels take away again
             down_block_types=tuple("AttnDownBlock2D" if a else "DownBlock2D" for a in attends),
             up_block_types=tuple("AttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attends)),
         )  # fmt: skip

@@ -61,8 +61,6 @@ class RenderDiffusion(ThroughRendering):
 
     def network(self, geometry: Any) -> nn.Module:
         o = self.options
-        if not hasattr(geometry, "planes"):
-            raise UserError(f"geometry: render-diffusion fills the geometry 'triplane', not '{o.geometry.name}'")
         if geometry.options.resolution != self.size:
             found = f"geometry.resolution={geometry.options.resolution} is not data.size={self.size}"
             raise UserError(f"{found}: planes are as large as pictures")

@@ -42,8 +42,6 @@ class Viewset(ViewsetGenerator):
 
     def network(self, geometry: Any) -> nn.Module:
         o = self.options
-        if not hasattr(geometry, "shape") or not hasattr(geometry, "colour"):
-            raise UserError(f"geometry: viewset fills the geometry 'voxel', not '{o.geometry.name}'")
         problem = check_nodes(o.network, geometry.options)
         if problem:
             raise UserError(problem)
