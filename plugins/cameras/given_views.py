@@ -25,7 +25,7 @@ class GivenViews(DataSource):
         cameras: Annotated[ComponentSpec | None, Slot("data")] = None
         """Draws the views that guidance looks at; null leaves the given pictures alone."""
         batch: int = Field(1, ge=1)
-        """Given pictures of each step, drawn anew where there are more."""
+        """Given pictures of each step, each at most once; drawn anew where there are more."""
         size: int = Field(64, ge=8)
         """Their height and width in pixels."""
         background: float = Field(0.5, ge=0, le=1)
@@ -50,7 +50,7 @@ class GivenViews(DataSource):
 
     def _given(self, step: Step) -> dict[str, Any]:
         o, views = self.options, self._views()
-        chosen = torch.randint(len(views), (min(o.batch, len(views)),), generator=step.generator("given-views"))
+        chosen = torch.randperm(len(views), generator=step.generator("given-views"))[: o.batch]
         return views.targets(chosen, o.background)
 
     def _views(self) -> Views:

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from scipy import ndimage
 from torch import Tensor
 
@@ -60,6 +60,9 @@ class DatasetUpdate(Module, DataSource):
         keep_originals: bool = False
         """Keep the views, and show a prior that changes pictures by an instruction what they were before any update:
         the scene as it was at first, or the pictures that come with the cameras. Else it sees the scene as it is."""
+        each: int = Field(0, ge=0)
+        """Pictures that an update makes anew, of those kept by `keep_originals`; a picture is its original until then.
+        Instruct-NeRF2NeRF makes 1. 0 makes all."""
         shared_noise: bool = True
         """All views of an update start from the same noise, which keeps their colours and parts alike."""
         background: float = Field(0.5, ge=0, le=1)
@@ -77,6 +80,12 @@ class DatasetUpdate(Module, DataSource):
             if least <= 0 or most > 1:
                 raise ValueError(f"expected noise levels in (0, 1], found {least if least <= 0 else most:g}")
             return value
+
+        @model_validator(mode="after")
+        def _keeps_them(self) -> Any:
+            if self.each and not self.keep_originals:
+                raise ValueError("each: pictures made anew in turn must be kept; set keep_originals: true")
+            return self
 
     @classmethod
     def signals(cls, options: Any) -> tuple[list[str], list[str]]:
@@ -113,19 +122,43 @@ class DatasetUpdate(Module, DataSource):
             return
         batch = self._cameras.batch(step)
         cameras: Cameras = batch["cameras"].to(self.context.device)
-        if self.options.keep_originals and len(self.original) and "target" not in batch:
+        if self.options.each and not len(self.original):
+            self._keep(cameras, batch)
+        if self.options.keep_originals and len(self.original) and (self.options.each or "target" not in batch):
             cameras = Cameras(self.c2w, self.fov_y, *self.original.shape[1:3])
-        render: Render = self.context.parts["renderer"](cameras)
-        shown = self._before(render, batch)
-        parts = _parts(len(cameras), self.options.chunk)
-        self.target = torch.cat([self._edit(render.rgb[part], shown[part], step) for part in parts])
-        self.mask = silhouettes(self.target, self.options.background, self.options.tolerance)
-        self.c2w, self.fov_y = cameras.c2w.clone(), cameras.fov_y.clone()
+        chosen = self._turn(step, len(cameras))
+        render: Render = self.context.parts["renderer"](cameras if chosen is None else cameras[chosen])
+        shown = self._before(render, batch, chosen)
+        parts = _parts(len(render.rgb), self.options.chunk)
+        made = torch.cat([self._edit(render.rgb[part], shown[part], step) for part in parts])
+        masks = silhouettes(made, self.options.background, self.options.tolerance)
+        if chosen is None:
+            self.target, self.mask = made, masks
+            self.c2w, self.fov_y = cameras.c2w.clone(), cameras.fov_y.clone()
+        else:
+            self.target[chosen], self.mask[chosen] = made, masks
 
-    def _before(self, render: Render, batch: dict[str, Any]) -> Render:
+    def _keep(self, cameras: Cameras, batch: dict[str, Any]) -> None:
+        """The views, and their pictures before any update."""
+        self.c2w, self.fov_y = cameras.c2w.clone(), cameras.fov_y.clone()
+        given = batch["target"] if "target" in batch else self.context.parts["renderer"](cameras).rgb
+        self.original = given.to(self.c2w)
+        self.target = self.original.clone()
+        self.mask = silhouettes(self.target, self.options.background, self.options.tolerance)
+
+    def _turn(self, step: Step, count: int) -> Tensor | None:
+        """[K] which pictures this update makes anew; None for all."""
+        if not self.options.each:
+            return None
+        chosen = torch.randperm(count, generator=step.generator("dataset-turn"))[: self.options.each]
+        return chosen.to(self.c2w.device)
+
+    def _before(self, render: Render, batch: dict[str, Any], chosen: Tensor | None) -> Render:
         """What a prior is shown of the views: as they are, or as they were."""
         if not self.options.keep_originals:
             return render
+        if chosen is not None:
+            return replace(render, rgb=self.original[chosen])
         if "target" in batch:
             self.original = batch["target"].to(render.rgb)
         elif not len(self.original):

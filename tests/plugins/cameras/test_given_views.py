@@ -48,6 +48,8 @@ def test_every_picture_comes_up() -> None:
     data = source(given(), size=16)
     seen = {float(data.batch(Step(k, 40))["cameras"].azimuth[0]) for k in range(40)}
     assert len(seen) == 3
+    whole = source(given(), size=16, batch=8).batch(Step(0, 1))["cameras"]
+    assert len({round(float(azimuth), 3) for azimuth in whole.azimuth}) == len(whole) == 3
 
 
 def test_a_job_without_pictures_is_told(tmp_path: Path) -> None:

@@ -83,6 +83,27 @@ def test_a_picture_is_the_scene_noised_and_denoised(family: Path) -> None:
         assert torch.equal(picture, data.target[index])
 
 
+def test_pictures_change_in_turn_and_are_their_originals_until_then(
+    family: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Instruct-NeRF2NeRF: an update replaces one picture of the set."""
+    monkeypatch.setattr("plugins.dataset_update.dataset_update.denoise", lambda prior, latents, *rest: latents + 1)
+    task = built(family, keep_originals=True, each=1, updates=4)
+    first = task.data._cameras.batch(Step(0, 4))["cameras"]
+    with torch.no_grad():
+        seen = task.parts["renderer"](first).rgb
+    turns: set[int] = set()
+    for index in range(4):
+        step = Step(index, 4)
+        task.update(step)
+        turns.add(int(torch.randperm(3, generator=step.generator("dataset-turn"))[0]))
+        torch.testing.assert_close(task.data.original, seen)
+        assert torch.equal(task.data.c2w, first.c2w)
+        assert {k for k in range(3) if not torch.equal(task.data.target[k], task.data.original[k])} == turns
+    with pytest.raises(UserError, match="set keep_originals: true"):
+        built(family, each=1)
+
+
 def test_almost_no_noise_leaves_the_latents(family: Path) -> None:
     task = built(family)
     prior, cameras = task.data.prior, task.data._cameras.batch(Step(0, 6))["cameras"]
