@@ -89,8 +89,9 @@ def fitted(
     return canonical(torch.cat([p.detach() for p in parts], -1))
 
 
-def fitted_sets(data: Any, fit: FitConfig) -> tuple[Tensor, Tensor]:
-    """All objects of the data as Gaussians [objects, count, 16] and their classes [objects]; made once, 32 at a time.
+def fitted_sets(data: Any, fit: FitConfig, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
+    """All objects of the data as Gaussians [objects, count, 16] and their classes [objects], on the CPU; made once, 32
+    at a time, on ``device``.
 
     Raises:
         UserError: the data has too few points, or no pictures to fit to.
@@ -104,7 +105,7 @@ def fitted_sets(data: Any, fit: FitConfig) -> tuple[Tensor, Tensor]:
         index = torch.arange(first, min(first + CHUNK, objects))
         if not path.exists():
             log.info("fitting Gaussians to objects: %d of %d", first, objects)
-            _keep(path, *fit_objects(data, fit, index))
+            _keep(path, *fit_objects(data, fit, index, device))
         with np.load(path, allow_pickle=False) as stored:
             made.append(torch.from_numpy(stored["tokens"]))
             labels.append(torch.from_numpy(stored["label"]))
@@ -128,7 +129,7 @@ def check(data: Any, fit: FitConfig) -> None:
         raise UserError(f"fit.steps={fit.steps}: {type(data).__name__} gives no pictures to fit to; set fit.steps=0")
 
 
-def fit_objects(data: Any, fit: FitConfig, index: Tensor) -> tuple[Tensor, Tensor]:
+def fit_objects(data: Any, fit: FitConfig, index: Tensor, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
     """Gaussians [B, count, 16] and classes [B] of the objects at ``index`` [B]."""
     whole = data.options.model_copy(update={"points": data.options.kept})
     source = type(data)(whole, data.context)
@@ -138,8 +139,11 @@ def fit_objects(data: Any, fit: FitConfig, index: Tensor) -> tuple[Tensor, Tenso
     if fit.steps:
         cameras = around(fit.views, fit.size)
         seen = data.seen_from(index, cameras)
-        rows = zip(tokens, seen["rgb"], seen["mask"], strict=True)
-        tokens = torch.stack([fitted(one, cameras, rgb, m[..., None], fit.steps, fit.rate) for one, rgb, m in rows])
+        cameras, rows = cameras.to(device), []
+        for one, rgb, mask in zip(tokens, seen["rgb"], seen["mask"], strict=True):
+            start, wanted, covered = (x.to(device) for x in (one, rgb, mask[..., None]))
+            rows.append(fitted(start, cameras, wanted, covered, fit.steps, fit.rate).cpu())
+        tokens = torch.stack(rows)
     return tokens, batch.get("label", torch.zeros(len(index), dtype=torch.int64))
 
 

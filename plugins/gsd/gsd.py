@@ -117,7 +117,7 @@ class Gsd(Generator):
     def sets(self) -> tuple[Tensor, Tensor]:
         """The training objects [objects, K, 16], in world units, and their classes; fitted at the first use."""
         if self._sets is None:
-            self._sets = fitted_sets(self.data, self.options.fit)
+            self._sets = fitted_sets(self.data, self.options.fit, self.device)
         return self._sets
 
     def update(self, step: Step) -> None:

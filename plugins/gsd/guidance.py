@@ -8,7 +8,7 @@ Posterior Sampling"), so that the prior decides what else has to move; the estim
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
@@ -50,7 +50,7 @@ class Given:
 
     def joined(self, other: Given, weight: float) -> tuple[Given, Tensor]:
         """Both, without masks, and the weight of each view: ``weight`` for these, 1 for the others."""
-        cameras = Cameras.cat([replace(self.cameras, principal=None), replace(other.cameras, principal=None)])
+        cameras = Cameras.cat([self.cameras, other.cameras])
         shares = torch.cat([torch.full((len(self.rgb),), weight), torch.ones(len(other.rgb))]).to(self.rgb)
         return Given(cameras, torch.cat([self.rgb, other.rgb])), shares
 

