@@ -140,13 +140,15 @@ def write_page(folder: Path, rows: list[dict[str, Any]], prompt: str, steps: int
     geometries, guidances = (list(dict.fromkeys(r[k] for r in rows)) for k in ("geometry", "guidance"))
     cells = {(r["geometry"], r["guidance"]): r for r in rows}
     title = f"{prompt}: every geometry under every guidance, {steps} steps"
-    lines = [f"# {title}\n\n| | {' | '.join(guidances)} |\n|---|{'---|' * len(guidances)}\n"]
+    lines = [f"# {title}\n\n![one picture of each cell](matrix.png)\n\n"]
+    lines.append(f"| | {' | '.join(guidances)} |\n|---|{'---|' * len(guidances)}\n")
     table = []
     for shape in geometries:
         shown = [cells.get((shape, led)) for led in guidances]
         lines.append(f"| {shape} | " + " | ".join(_words(c) if c else "" for c in shown) + " |\n")
         table.append(f"<tr><th>{html.escape(shape)}</th>{''.join(_square(c) for c in shown)}</tr>")
-    told = f"Score: the judge's mean probability of the kind, before and after. {machine()}"
+    told = f"{sum(r['passed'] for r in rows)} of {len(rows)} cells improve and export a GLB. Score: the judge's mean "
+    told += f"probability of the kind, before and after. {machine()}"
     (folder / "matrix.md").write_text("".join(lines) + f"\n{told}\n", encoding="utf-8")
     _sheet(folder, rows, title, len(guidances))
     head = "".join(f"<th>{html.escape(led)}</th>" for led in guidances)
