@@ -17,6 +17,7 @@ import torch
 from pydantic import Field, field_validator, model_validator
 from scipy import ndimage
 from torch import Tensor
+from torch.nn import functional as F
 
 from core.config.base import ComponentSpec, Slot
 from core.config.base import Config as BaseConfig
@@ -131,6 +132,8 @@ class DatasetUpdate(Module, DataSource):
         shown = self._before(render, batch, chosen)
         parts = _parts(len(render.rgb), self.options.chunk)
         made = torch.cat([self._edit(render.rgb[part], shown[part], step) for part in parts])
+        if chosen is not None:
+            made = _sized(made, *self.target.shape[1:3])
         masks = silhouettes(made, self.options.background, self.options.tolerance)
         if chosen is None:
             self.target, self.mask = made, masks
@@ -205,6 +208,14 @@ class DatasetUpdate(Module, DataSource):
 
 def _joined(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:
     return {k: Cameras.cat([a[k], b[k]]) if k == "cameras" else torch.cat([a[k], b[k]]) for k in a}
+
+
+def _sized(pictures: Tensor, height: int, width: int) -> Tensor:
+    """[B, height, width, 3]: a prior draws at a size of its own."""
+    if pictures.shape[1:3] == (height, width):
+        return pictures
+    small = F.interpolate(pictures.movedim(-1, 1), (height, width), mode="bilinear", antialias=True)
+    return small.movedim(1, -1)
 
 
 def _parts(count: int, chunk: int) -> list[slice]:

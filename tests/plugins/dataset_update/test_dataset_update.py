@@ -86,9 +86,10 @@ def test_a_picture_is_the_scene_noised_and_denoised(family: Path) -> None:
 def test_pictures_change_in_turn_and_are_their_originals_until_then(
     family: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Instruct-NeRF2NeRF: an update replaces one picture of the set."""
+    """Instruct-NeRF2NeRF: an update replaces one picture of the set, at the set's own size."""
     monkeypatch.setattr("plugins.dataset_update.dataset_update.denoise", lambda prior, latents, *rest: latents + 1)
-    task = built(family, keep_originals=True, each=1, updates=4)
+    cameras = {"type": "random-cameras", "batch": 3, "size": PICTURE + 8}
+    task = built(family, keep_originals=True, each=1, updates=4, cameras=cameras)
     first = task.data._cameras.batch(Step(0, 4))["cameras"]
     with torch.no_grad():
         seen = task.parts["renderer"](first).rgb
