@@ -31,7 +31,7 @@ def resample(fences: Tensor, weights: Tensor, count: int, jitter: Tensor | None 
     share = torch.where(total > _TINY, (1 - spread) * weights / total.clamp(min=_TINY) + spread * even, even)
     below = F.pad(share.cumsum(-1), (1, 0))
     below = below / below[:, -1:].clamp(min=_TINY)
-    shift = 0.0 if jitter is None else jitter[:, None] - 0.5
+    shift: Tensor | float = 0.0 if jitter is None else jitter[:, None] - 0.5
     wanted = torch.arange(count + 1, device=fences.device).to(fences).expand(len(fences), -1) + shift
     wanted = (wanted / count).clamp(0, 1)
     wanted[:, 0], wanted[:, -1] = 0.0, 1.0

@@ -66,7 +66,7 @@ class VolumeProposal(RayRenderer):
         t0, t1 = stretch(origins, directions, self.box)
         hit = torch.nonzero(t1 > t0)[:, 0]
         fences = torch.stack([t0[hit], t1[hit]], -1)
-        weights, rounds = torch.ones_like(fences[:, :1]), []
+        weights, rounds = torch.ones_like(fences[:, :1]), list[tuple[Tensor, Tensor]]()
         shift = None if jitter is None else jitter[hit]
         for count in self.options.proposals:
             fences = self._next(fences, weights, count, shift)
