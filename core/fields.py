@@ -36,9 +36,9 @@ class BlobOptions(Config):
     """Height of the density blob; 0 starts from thin fog. Lower it over the run to take the blob away."""
     bias_radius: Schedule = Schedule([(0, 0.4)])
     """Radius at which the blob's bias crosses zero, in world units."""
-    gain: float = Field(3.0, gt=0)
+    gain: float = Field(default=3.0, gt=0)
     """Multiplies the network's output before it becomes density; more lets shapes change faster."""
-    scale: float = Field(25.0, gt=0)
+    scale: float = Field(default=25.0, gt=0)
     """Density per unit of the network's output."""
 
     @field_validator("bias_radius")
@@ -89,27 +89,27 @@ class HashField(Geometry):
     """
 
     class Config(Config):
-        levels: int = Field(12, ge=1, le=32)
+        levels: int = Field(default=12, ge=1, le=32)
         """Resolutions of the encoding."""
-        features: int = Field(2, ge=1, le=8)
+        features: int = Field(default=2, ge=1, le=8)
         """Numbers per level."""
-        log2_table: int = Field(15, ge=8, le=24)
+        log2_table: int = Field(default=15, ge=8, le=24)
         """Rows of each level's table, as a power of two."""
-        base_resolution: int = Field(8, ge=2)
+        base_resolution: int = Field(default=8, ge=2)
         """Cells per side of the coarsest level."""
-        finest: int = Field(192, ge=2)
+        finest: int = Field(default=192, ge=2)
         """Cells per side of the finest level."""
         active: Schedule = Schedule([(0, 1.0)])
         """Share of the levels that take part, in [0, 1]; raise it over the run to find large shapes first."""
-        hidden: int = Field(32, ge=4)
+        hidden: int = Field(default=32, ge=4)
         """Width of the network's hidden layers."""
-        hidden_layers: int = Field(1, ge=1, le=8)
+        hidden_layers: int = Field(default=1, ge=1, le=8)
         """How many of them."""
         activation: Literal["silu", "relu"] = "silu"
         """What follows each of them."""
-        channels: int = Field(3, ge=1)
+        channels: int = Field(default=3, ge=1)
         """Features handed to the material."""
-        network_lr: float = Field(0.25, gt=0)
+        network_lr: float = Field(default=0.25, gt=0)
         """Learning rate of the network as a share of the stage's."""
         kernel: Literal["auto", "reference", "compiled", "numba", "tinycudann"] = "auto"
         """Backend of the encoding."""

@@ -30,7 +30,7 @@ def unet_from(state: ldm.State, path: Path, expected: str, head_width: int | Non
     from diffusers import UNet2DConditionModel
 
     with torch.device("meta"):
-        unet = UNet2DConditionModel(**unet_config(state, path, head_width))
+        unet: Any = UNet2DConditionModel(**unet_config(state, path, head_width))
     fill(unet, ldm.renamed(state, ldm.inverse(unet_table(unet.config))), f"the unet of {path}", expected)
     return unet
 
@@ -44,7 +44,7 @@ def vae_from(state: ldm.State, whole: dict[str, Tensor], path: Path, expected: s
     from diffusers import AutoencoderKL
 
     with torch.device("meta"):
-        vae = AutoencoderKL(**vae_config(state, whole, path))
+        vae: Any = AutoencoderKL(**vae_config(state, whole, path))
     fill(vae, ldm.renamed(state, ldm.inverse(vae_table(vae.config))), f"the vae of {path}", expected)
     return vae
 

@@ -33,15 +33,15 @@ _RATES = (0.3, 1.0, 1.0, 1.0, 2.0)
 class FitConfig(BaseConfig):
     """How objects become sets of Gaussians."""
 
-    count: int = Field(128, ge=8)
+    count: int = Field(default=128, ge=8)
     """Gaussians of each object."""
-    steps: int = Field(30, ge=0)
+    steps: int = Field(default=30, ge=0)
     """Steps of Adam on pictures; 0 leaves the Gaussians as they were laid on the surface."""
-    rate: float = Field(0.01, gt=0)
+    rate: float = Field(default=0.01, gt=0)
     """Learning rate; centres move at 0.3 of it."""
-    views: int = Field(6, ge=1)
+    views: int = Field(default=6, ge=1)
     """Pictures of each object."""
-    size: int = Field(32, ge=8)
+    size: int = Field(default=32, ge=8)
     """Side of the pictures in pixels."""
 
 

@@ -35,11 +35,11 @@ _TIMESTEPS, _CHUNK = 1000, 16
 class SamplingConfig(BaseConfig):
     """How sets are drawn."""
 
-    steps: int = Field(50, ge=2)
+    steps: int = Field(default=50, ge=2)
     """Timesteps."""
-    eta: float = Field(0.0, ge=0, le=1)
+    eta: float = Field(default=0.0, ge=0, le=1)
     """0 is DDIM, 1 the ancestral sampler of DDPM."""
-    guidance: float = Field(1.5, ge=0)
+    guidance: float = Field(default=1.5, ge=0)
     """Classifier-free guidance towards the class."""
 
 
@@ -62,13 +62,13 @@ class Gsd(Generator):
         """The transformer's sizes."""
         condition: Literal["none", "class"] = "class"
         """What it is told of an object."""
-        untold: float = Field(0.1, ge=0, le=1)
+        untold: float = Field(default=0.1, ge=0, le=1)
         """Share of the objects of which it is told nothing while training."""
         parametrization: Literal["v_prediction", "epsilon", "sample"] = "v_prediction"
         """What it answers with: v, the noise, or the clean set."""
-        batch: int = Field(16, ge=1)
+        batch: int = Field(default=16, ge=1)
         """Objects of a training step."""
-        average: float = Field(0.995, ge=0, lt=1)
+        average: float = Field(default=0.995, ge=0, lt=1)
         """Decay of the moving average of the weights, which samples are drawn with."""
         sampling: SamplingConfig = SamplingConfig()
         """How sets are drawn."""

@@ -30,13 +30,13 @@ CLAMP = 3.5
 class ViewConfig(BaseConfig):
     """How given views lead."""
 
-    scale: float = Field(8.0, ge=0)
+    scale: float = Field(default=8.0, ge=0)
     """Size of a guiding step, in tenths of a deviation at full noise; 0 does not look at the views."""
     through: Literal["noisy", "estimate"] = "noisy"
     """Whose gradient: the noisy set's, through the denoiser, or the estimate's own."""
-    inner: int = Field(1, ge=1)
+    inner: int = Field(default=1, ge=1)
     """Guiding steps at each timestep; further ones move the estimate alone."""
-    size: int = Field(32, ge=8)
+    size: int = Field(default=32, ge=8)
     """Side in pixels at which views are compared."""
 
 

@@ -17,13 +17,13 @@ _FREQUENCIES = 128
 class DitConfig(BaseConfig):
     """Its sizes."""
 
-    width: int = Field(96, ge=8)
+    width: int = Field(default=96, ge=8)
     """Numbers of a token inside."""
-    depth: int = Field(4, ge=1)
+    depth: int = Field(default=4, ge=1)
     """Blocks."""
-    heads: int = Field(4, ge=1)
+    heads: int = Field(default=4, ge=1)
     """Heads of attention; `width` is a multiple of it."""
-    mlp: int = Field(4, ge=1)
+    mlp: int = Field(default=4, ge=1)
     """Width of a block's perceptron, in multiples of `width`."""
 
 

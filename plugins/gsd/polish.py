@@ -24,23 +24,23 @@ class PolishConfig(BaseConfig):
 
     prior: Annotated[ComponentSpec, Slot("prior")]
     """Who draws."""
-    rounds: int = Field(1, ge=1)
+    rounds: int = Field(default=1, ge=1)
     """How often views are drawn over and followed."""
-    views: int = Field(4, ge=1)
+    views: int = Field(default=4, ge=1)
     """New views of each round."""
-    size: int = Field(64, ge=16)
+    size: int = Field(default=64, ge=16)
     """Side in pixels at which the prior sees them."""
-    level: float = Field(0.4, gt=0, lt=1)
+    level: float = Field(default=0.4, gt=0, lt=1)
     """Share of the prior's noise that is put on a view before it is drawn anew."""
-    steps: int = Field(8, ge=1)
+    steps: int = Field(default=8, ge=1)
     """DDIM steps of the prior."""
-    scale: float = Field(3.0, ge=0)
+    scale: float = Field(default=3.0, ge=0)
     """The prior's classifier-free guidance."""
-    fit_steps: int = Field(20, ge=1)
+    fit_steps: int = Field(default=20, ge=1)
     """Steps in which the Gaussians follow the views."""
-    rate: float = Field(0.01, gt=0)
+    rate: float = Field(default=0.01, gt=0)
     """Their learning rate."""
-    given: float = Field(4.0, gt=0)
+    given: float = Field(default=4.0, gt=0)
     """Weight of a given view; a new one has 1."""
     again: bool = False
     """Whether the first round's views lead a second sampling, beside the given ones, before they are followed."""

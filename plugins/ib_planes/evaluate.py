@@ -62,7 +62,8 @@ def unseen(task: Any, objects: int) -> tuple[Tensor, Any]:
 def one_run(task: Any, objects: int, steps: int, sheet: Path | None) -> dict[str, Any]:
     """Rows by the number of clean views; printed."""
     rgb, cameras = unseen(task, objects)
-    total, rows, shown = task.options.views, {}, []
+    total, shown = task.options.views, []
+    rows: dict[Any, Any] = {}
     print(f"{'clean views':<14}{'unseen camera':>15}{'denoised views':>16}{'spread, given':>15}{'spread, else':>14}")
     for clean in range(min(total - 1, 3), 0, -1):
         drawn = [draw_beside(task, rgb, cameras, clean, steps, seed) for seed in (0, 1)]

@@ -14,6 +14,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from core.config.base import ComponentSpec
 from core.contracts import Scene, Step
 from core.errors import UserError
 from core.generative.through_rendering import Code, Look
@@ -97,9 +98,9 @@ class IBPlanes(ViewsetGenerator):
         same = ((code["c2w"] - c2w).abs().amax((1, 2)) < _SAME).nonzero()
         return int(same[0]) if len(same) else len(code["c2w"])
 
-    def scene(self, code: Code, name: str = "asset", prompt: str = "") -> Scene:
+    def scene(self, code: Code, name: str = "asset", prompt: str = "", spec: ComponentSpec | None = None) -> Scene:
         """All planes together."""
-        given = self.options.geometry
+        given = spec or self.options.geometry
         views = len(code["planes"])
         own = replace(given, options=given.options.model_copy(update={"views": views}))
         return super().scene(code, name, prompt, own)

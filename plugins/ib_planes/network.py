@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -18,13 +20,13 @@ _INPUT = 12
 class NetworkConfig(BaseConfig):
     """Sizes of the network."""
 
-    widths: list[int] = Field([32, 48, 64], min_length=2)
+    widths: list[int] = Field(default=[32, 48, 64], min_length=2)
     """Channels of each level, finest first; multiples of 8."""
-    blocks: int = Field(1, ge=1)
+    blocks: int = Field(default=1, ge=1)
     """Residual blocks of each level."""
-    attended: int = Field(1, ge=0)
+    attended: int = Field(default=1, ge=0)
     """How many of the coarsest levels the views attend to each other in; they do in the middle too."""
-    head_width: int = Field(16, ge=1)
+    head_width: int = Field(default=16, ge=1)
     """Channels of one attention head."""
 
 
@@ -41,7 +43,7 @@ class PlanesNetwork(nn.Module):
 
         levels = len(o.widths)
         attends = [level >= levels - o.attended for level in range(levels)]
-        self.unet = UNet2DConditionModel(
+        self.unet: Any = UNet2DConditionModel(
             sample_size=size, in_channels=_INPUT, out_channels=channels, block_out_channels=tuple(o.widths),
             layers_per_block=o.blocks, cross_attention_dim=_TOKEN, norm_num_groups=8,
             attention_head_dim=[max(1, w // o.head_width) for w in o.widths],

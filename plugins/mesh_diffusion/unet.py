@@ -7,6 +7,8 @@ the sizes that a CPU affords, most of the work is then in channels and not in em
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from diffusers.models.embeddings import TimestepEmbedding, Timesteps
 from pydantic import Field
@@ -22,17 +24,17 @@ VALUES = 4
 class NetworkConfig(BaseConfig):
     """Sizes of the network."""
 
-    channels: int = Field(48, ge=8, multiple_of=8)
+    channels: int = Field(default=48, ge=8, multiple_of=8)
     """Width of the finest level."""
-    widths: list[int] = Field([1, 2], min_length=1)
+    widths: list[int] = Field(default=[1, 2], min_length=1)
     """Width of each level, finest first, in `channels`."""
-    blocks: int = Field(2, ge=1)
+    blocks: int = Field(default=2, ge=1)
     """Residual blocks of each level."""
     attention: list[int] = [6]
     """Sides, in cells, at which cells attend to each other."""
-    fold: int = Field(2, ge=1)
+    fold: int = Field(default=2, ge=1)
     """Side of the blocks of cells that become channels; 1 is the published network."""
-    dropout: float = Field(0.0, ge=0, lt=1)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
     """In residual blocks."""
 
 
@@ -88,7 +90,9 @@ class Unet3d(nn.Module):
         self.label = nn.Embedding(classes + 1, time)
         # The published first layer is a sum of convolutions of the values and of the mask: one of both together.
         self.first = nn.Conv3d((VALUES + 1) * o.fold**3, widths[0], 3, padding=1)
-        self.down, self.up, at = nn.ModuleList(), nn.ModuleList(), widths[0]
+        self.down: Any = nn.ModuleList()
+        self.up: Any = nn.ModuleList()
+        at = widths[0]
         for level, width in enumerate(widths):
             blocks = [Block(at if k == 0 else width, width, time, o.dropout) for k in range(o.blocks)]
             attend = CellAttention(width) if side >> level in o.attention else nn.Identity()
@@ -102,23 +106,24 @@ class Unet3d(nn.Module):
             larger = nn.Conv3d(width, width, 3, padding=1) if level else nn.Identity()
             self.up.append(nn.ModuleList([nn.ModuleList(blocks), larger]))
             at = width
-        self.last = nn.Sequential(nn.GroupNorm(8, at), nn.SiLU(), nn.Conv3d(at, VALUES * o.fold**3, 3, padding=1))
-        nn.init.zeros_(self.last[2].weight)
-        nn.init.zeros_(self.last[2].bias)
+        answer: Any = nn.Conv3d(at, VALUES * o.fold**3, 3, padding=1)
+        nn.init.zeros_(answer.weight)
+        nn.init.zeros_(answer.bias)
+        self.last = nn.Sequential(nn.GroupNorm(8, at), nn.SiLU(), answer)
 
     def forward(self, x: Tensor, t: Tensor, label: Tensor) -> Tensor:
         mask = self.mask.expand(len(x), 1, -1, -1, -1)
         h = self.first(folded(torch.cat([x * mask, mask], 1), self.options.fold))
         time = self.embed(self.time(t).to(x)) + self.label(label + 1)
         kept = []
-        for blocks, attend, smaller in self.down:  # type: ignore[misc]
+        for blocks, attend, smaller in self.down:
             for block in blocks:
                 h = block(h, time)
             kept.append(h := attend(h))
             h = smaller(h)
         for block in self.middle:
             h = block(h, time)
-        for blocks, larger in self.up:  # type: ignore[misc]
+        for blocks, larger in self.up:
             h = torch.cat([h, kept.pop()], 1)
             for block in blocks:
                 h = block(h, time)

@@ -26,15 +26,15 @@ class VolumeProposal(RayRenderer):
     """Every ray through the scene's cube has ``samples`` samples, however empty or full it is."""
 
     class Config(RayRenderer.Config):
-        samples: int = Field(24, ge=2)
+        samples: int = Field(default=24, ge=2)
         """Samples of the scene along each ray."""
         proposals: tuple[int, ...] = (48,)
         """Samples of the small density, in rounds: each round is placed by the one before, the first evenly."""
         density: HashGrid.Config = HashGrid.Config(levels=6, log2_table=13, finest=64, hidden=16, channels=1)
         """The small density, a hash grid."""
-        spread: float = Field(0.05, ge=0, le=1)
+        spread: float = Field(default=0.05, ge=0, le=1)
         """Share of the samples laid out evenly, so that what the small density does not know is found."""
-        anneal: float = Field(10.0, ge=1)
+        anneal: float = Field(default=10.0, ge=1)
         """How soon the proposals are taken at their word: weights to the power a x / ((a - 1) x + 1) at a share x of
         the run."""
 

@@ -82,7 +82,7 @@ class DebiasedViewWords(ViewWords):
         source = resolved(self.options.model, self.context)
         network = open_network(source, "transformers.AutoModelForMaskedLM")
         tokenizer = AutoTokenizer.from_pretrained(network.name_or_path)
-        ids = tokenizer.convert_tokens_to_ids(list(SIDES))
+        ids: Any = tokenizer.convert_tokens_to_ids(list(SIDES))
         if tokenizer.mask_token is None or tokenizer.unk_token_id in ids or None in ids:
             raise UserError(f"prompts.model: {source} has no mask, or no single token for {', '.join(SIDES)}")
         sentences = [_SENTENCE.format(mask=tokenizer.mask_token, prompt=prompt) for prompt in prompts]

@@ -6,6 +6,8 @@ section 3.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from diffusers import UNet2DModel
 from pydantic import Field
@@ -18,13 +20,13 @@ from core.generative.through_rendering import Code, Seen
 class NetworkConfig(BaseConfig):
     """Sizes of the network."""
 
-    channels: list[int] = Field([32, 64, 128, 256], min_length=1)
+    channels: list[int] = Field(default=[32, 64, 128, 256], min_length=1)
     """Width of each level of the UNet, finest first."""
-    blocks: int = Field(2, ge=1)
+    blocks: int = Field(default=2, ge=1)
     """Residual blocks of each level."""
     attention: list[int] = [16, 8]
     """Sides in pixels of the levels that have self-attention."""
-    head: int = Field(32, ge=1)
+    head: int = Field(default=32, ge=1)
     """Channels of each attention head; a level's width is a multiple of it."""
 
 
@@ -37,7 +39,7 @@ class PlaneNetwork(nn.Module):
     def __init__(self, o: NetworkConfig, size: int, features: int) -> None:
         super().__init__()
         attends = [size >> level in o.attention for level in range(len(o.channels))]
-        self.unet = UNet2DModel(
+        self.unet: Any = UNet2DModel(
             sample_size=size, in_channels=6, out_channels=3 * features, layers_per_block=o.blocks,
             block_out_channels=tuple(o.channels), norm_num_groups=8, attention_head_dim=o.head,
             resnet_time_scale_shift="scale_shift",  # what is only added, group norms of few channels take away again

@@ -22,23 +22,23 @@ from plugins.viewset.layers import ResBlock, SpaceAttention, ViewAttention, cent
 class NetworkConfig(BaseConfig):
     """Sizes of the network."""
 
-    features: int = Field(32, ge=2)
+    features: int = Field(default=32, ge=2)
     """Channels of a picture's features, before the coarse and the fine ones are put together."""
-    stride: int = Field(2, ge=1)
+    stride: int = Field(default=2, ge=1)
     """Pixels from one feature to the next."""
-    volume: int = Field(32, ge=4)
+    volume: int = Field(default=32, ge=4)
     """Cells a side of the volumes that views become; the geometry's nodes are as many or twice as many."""
-    channels: int = Field(64, ge=4)
+    channels: int = Field(default=64, ge=4)
     """Width of the finest level of the 3D UNet."""
-    widths: list[int] = Field([1, 2, 4, 8], min_length=1)
+    widths: list[int] = Field(default=[1, 2, 4, 8], min_length=1)
     """Width of each level, finest first, in `channels`."""
-    blocks: int = Field(2, ge=1)
+    blocks: int = Field(default=2, ge=1)
     """Residual blocks of each level."""
     attention: list[int] = [8, 4]
     """Sides of the volumes in which voxels attend to each other."""
-    head: int = Field(32, ge=4)
+    head: int = Field(default=32, ge=4)
     """Width of the blocks that work at the geometry's own resolution."""
-    head_blocks: int = Field(2, ge=0)
+    head_blocks: int = Field(default=2, ge=0)
     """How many of those."""
     fog: float = -3.0
     """First value of the raw density everywhere; what it means is the geometry's `gain` and `scale`."""
@@ -130,11 +130,13 @@ class ViewsetNetwork(nn.Module):
         self.encoder, self.decoder = Encoder(o, 2 * o.features + 4, time), Decoder(o, time)
         self.widen = convolution(3, o.channels, o.head, 1)
         self.head = nn.ModuleList(ResBlock(3, o.head, o.head, time) for _ in range(o.head_blocks))
-        self.last = nn.Sequential(norm(o.head), nn.SiLU(), convolution(3, o.head, 4))
-        nn.init.zeros_(self.last[2].weight)
-        nn.init.zeros_(self.last[2].bias)
-        nn.init.constant_(self.last[2].bias[:1], o.fog)
-        for part in (self.encoder, self.decoder, self.widen, self.head, self.last):
+        answer = convolution(3, o.head, 4)
+        nn.init.zeros_(answer.weight)
+        nn.init.zeros_(answer.bias)
+        nn.init.constant_(answer.bias[:1], o.fog)
+        self.last = nn.Sequential(norm(o.head), nn.SiLU(), answer)
+        parts: list[Any] = [self.encoder, self.decoder, self.widen, self.head, self.last]
+        for part in parts:
             part.to(memory_format=torch.channels_last_3d)  # half the time on CPUs
         axis = centres(o.volume, nodes) * bound
         z, y, x = torch.meshgrid(axis, axis, axis, indexing="ij")  # rows of the geometry's table: x fastest
