@@ -227,7 +227,7 @@ JOBS = {
         "run a.yaml", "a.yaml:2: stages.1.name: another stage is called 'a' already",
         files={"a.yaml": "extends: tiny\nstages: [{name: a}, {name: a, steps: 3}]\n"},
     ),
-    "plugin-required": bad("run tiny.yaml plugins.require=[viewer3d]", "there is no plugin 'viewer3d'. Known:"),
+    "plugin-required": bad("run tiny.yaml plugins.require=[photogrammetry]", "there is no plugin 'photogrammetry'. Known:"),
     "plugin-switched-off": bad(
         "text 'a mug' -p no:nerf", "no geometry named 'hash-grid'", "no renderer named 'volume'", "'nerf'", lines=2
     ),
