@@ -7,15 +7,19 @@ tells it the device, the seed and what was built before it.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from core.config.base import Config
+from core.component import Component as Component
+from core.component import Module as Module
+from core.outputs import Converter as Converter
+from core.outputs import Exporter as Exporter
+from core.outputs import Metric as Metric
+from core.outputs import Scene as Scene
 from core.streams import Context as Context
 from core.streams import Step as Step
 from core.streams import stream_seed as stream_seed
@@ -24,38 +28,6 @@ from core.types import Cameras, Condition, Mesh, Render, Splats, Views
 if TYPE_CHECKING:
     from core.asked import Asked
     from core.diffusion.process import DiffusionProcess
-    from core.optim import ScheduledOptimizer
-
-
-class Component:
-    """The base of every component: where its options are described."""
-
-    Config: ClassVar[type[Config]] = Config
-
-    @classmethod
-    def signals(cls, options: Any) -> tuple[list[str], list[str]] | None:
-        """``(needs, gives)`` where they depend on the options; None keeps what was registered."""
-        return None
-
-
-class Module(nn.Module, Component, ABC):
-    """A component with parameters or buffers; its ``state_dict`` goes into the checkpoint."""
-
-    def __init__(self, options: Any, context: Context) -> None:
-        super().__init__()
-        self.options = options
-        self.context = context
-
-    def param_groups(self) -> list[dict[str, Any]]:
-        """Groups for the optimiser; ``lr_scale`` in a group multiplies the stage's learning rate."""
-        return [{"params": [p for p in self.parameters() if p.requires_grad]}]
-
-    def update(self, step: Step) -> None:
-        """Called once before each step (grids, annealed levels); deterministic given the step's streams."""
-
-    def adapt(self, step: Step, optimizer: ScheduledOptimizer) -> None:
-        """Called once after each update: a set that grows or shrinks (splats) replaces its parameters here, through
-        ``optimizer.resize``, so that the moments of the rows that stay are kept."""
 
 
 @dataclass(frozen=True)
@@ -376,61 +348,3 @@ class Generator(Task):
         Raises:
             UserError: it does not know what was asked for.
         """
-
-
-class Exporter(Component, ABC):
-    """Writes assets."""
-
-    def __init__(self, options: Any, context: Context) -> None:
-        self.options = options
-        self.context = context
-
-    @abstractmethod
-    def export(self, scene: Scene, folder: Path) -> Iterator[Path]:
-        """Write into ``folder``; yield each file written."""
-
-
-class Converter(Component, ABC):
-    """Turns one representation into another; what it reads and writes are its ``needs`` and ``gives``."""
-
-    def __init__(self, options: Any, context: Context) -> None:
-        self.options = options
-        self.context = context
-
-    @abstractmethod
-    def convert(self, scene: Scene) -> Any:
-        """A :class:`~core.types.Mesh`, :class:`~core.types.Splats`, or points, by what it gives.
-
-        Raises:
-            UserError: the scene is empty, or has nothing that this converter could read.
-        """
-
-
-class Metric(Component, ABC):
-    """Measures renders of an object against what was asked."""
-
-    def __init__(self, options: Any, context: Context) -> None:
-        self.options = options
-        self.context = context
-
-    @abstractmethod
-    def measure(self, renders: Render, prompt: str) -> dict[str, float]:
-        """Numbers by name."""
-
-
-@dataclass
-class Scene:
-    """A finished object, as exporters see it.
-
-    Attributes:
-        geometry, material, background, renderer: the built components.
-        name: a file-name-safe title.  prompt: the sentence it was made from.
-    """
-
-    geometry: Geometry
-    material: Material
-    background: Background
-    renderer: Renderer
-    name: str = "asset"
-    prompt: str = ""
-    cache: dict[str, Any] = field(default_factory=dict)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from core.contracts import Context
 from core.errors import UserError
-from core.generative.drawing import open_generator
+from core.generative import view_scores as vs
 from core.generative.through_rendering import side_by_side
 from plugins.ib_planes.ib_planes import IBPlanes
 
@@ -35,12 +35,8 @@ def evaluate(
     table: dict[str, Any] = {}
     for folder in (run, against):
         if folder is not None:
-            _, task = open_generator(folder)
-            if not isinstance(task, IBPlanes):
-                raise UserError(f"{folder} is no run of ib-planes")
-            table[str(folder)] = one_run(task, objects, steps, sheet if folder is run else None)
-    _, task = open_generator(run)
-    table["references"] = references(task, objects)
+            table[str(folder)] = one_run(vs.opened(folder, IBPlanes), objects, steps, sheet if folder is run else None)
+    table["references"] = references(vs.opened(run, IBPlanes), objects)
     print("references at the unseen camera: " + ", ".join(f"{k} {v:.2f}" for k, v in table["references"].items()))
     return table
 
@@ -69,10 +65,10 @@ def one_run(task: Any, objects: int, steps: int, sheet: Path | None) -> dict[str
         drawn = [draw_beside(task, rgb, cameras, clean, steps, seed) for seed in (0, 1)]
         every = drawn[0]
         row = {
-            "unseen": psnr(every[:, total:], rgb[:, total:]),
-            "denoised": psnr(every[:, clean:total], rgb[:, clean:total]),
-            "spread_given": spread(drawn, 0, clean),
-            "spread_else": spread(drawn, clean, total + 1),
+            "unseen": vs.psnr(every[:, total:], rgb[:, total:]),
+            "denoised": vs.psnr(every[:, clean:total], rgb[:, clean:total]),
+            "spread_given": vs.spread([d[:, :clean] for d in drawn]),
+            "spread_else": vs.spread([d[:, clean:] for d in drawn]),
         }
         rows[clean] = row
         decibels = f"{row['unseen']:>15.2f}{row['denoised']:>16.2f}"
@@ -99,24 +95,13 @@ def draw_beside(task: Any, rgb: Tensor, cameras: Any, clean: int, steps: int, se
     return torch.cat(made)
 
 
-def psnr(seen: Tensor, truth: Tensor) -> float:
-    """Mean over pictures in [-1, 1] of their peak signal to noise, dB."""
-    error = ((seen - truth) / 2).square().mean((-1, -2, -3)).clamp(min=1e-10)
-    return float((-10 * error.log10()).mean())
-
-
-def spread(drawn: list[Tensor], first: int, last: int) -> float:
-    """Mean difference of two draws in views ``first`` to ``last``, of the whole range of colours."""
-    return float((drawn[0] - drawn[1])[:, first:last].abs().mean() / 2)
-
-
 @torch.no_grad()
 def references(task: Any, objects: int) -> dict[str, float]:
     """PSNR at the unseen camera of what needs no model: the first given picture, and the training pictures' mean."""
     rgb, _ = unseen(task, objects)
     truth = rgb[:, -1:]
     drawn, _ = task.drawn_views(256, 1, torch.Generator().manual_seed(0))
-    return {"given picture": psnr(rgb[:, :1], truth), "mean picture": psnr(drawn.mean(0)[None], truth)}
+    return {"given picture": vs.psnr(rgb[:, :1], truth), "mean picture": vs.psnr(drawn.mean(0)[None], truth)}
 
 
 def write_sheet(rows: list[Tensor], path: Path) -> None:

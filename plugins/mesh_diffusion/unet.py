@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from core.config.base import Config as BaseConfig
+from core.generative.layers import SpaceAttention
 
 VALUES = 4
 """Numbers of a vertex: the sign and the three offsets."""
@@ -56,20 +57,6 @@ class Block(nn.Module):
         return found
 
 
-class CellAttention(nn.Module):
-    """Every cell attends to all others."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.norm = nn.GroupNorm(8, channels)
-        self.inward, self.outward = nn.Linear(channels, 3 * channels), nn.Linear(channels, channels)
-        nn.init.zeros_(self.outward.weight)
-
-    def forward(self, x: Tensor) -> Tensor:
-        q, k, v = self.inward(self.norm(x).flatten(2).transpose(1, 2)).chunk(3, -1)
-        return x + self.outward(F.scaled_dot_product_attention(q, k, v)).transpose(1, 2).view_as(x)
-
-
 class Unet3d(nn.Module):
     """[B, 4, R, R, R] noisy cubes, timesteps [B] and classes [B] (-1: untold) to the network's answer, masked.
 
@@ -95,7 +82,7 @@ class Unet3d(nn.Module):
         at = widths[0]
         for level, width in enumerate(widths):
             blocks = [Block(at if k == 0 else width, width, time, o.dropout) for k in range(o.blocks)]
-            attend = CellAttention(width) if side >> level in o.attention else nn.Identity()
+            attend = SpaceAttention(width) if side >> level in o.attention else nn.Identity()
             last = level == len(widths) - 1
             smaller = nn.Identity() if last else nn.Conv3d(width, width, 3, 2, 1)
             self.down.append(nn.ModuleList([nn.ModuleList(blocks), attend, smaller]))

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from core.config.base import Config as BaseConfig
+from core.generative.layers import ResBlock, SpaceAttention, ViewAttention, centres, convolution, doubled, norm
 from core.generative.through_rendering import Code, Seen
 from core.types import Cameras
-from plugins.viewset.layers import ResBlock, SpaceAttention, ViewAttention, centres, convolution, doubled, norm
 
 
 class NetworkConfig(BaseConfig):

@@ -180,16 +180,6 @@ def test_what_cannot_be_trained_is_said(override: str, word: str) -> None:
         generator(override)
 
 
-def test_figures_of_known_pictures() -> None:
-    from plugins.ib_planes.evaluate import psnr, spread
-
-    truth = torch.zeros(2, 3, 3, 4, 4)
-    assert psnr(truth + 0.2, truth) == pytest.approx(20.0, abs=1e-4)  # a tenth of the range
-    other = truth.clone()
-    other[:, 1:] += 0.5
-    assert spread([truth, other], 0, 1) == 0 and spread([truth, other], 1, 3) == pytest.approx(0.25)
-
-
 def test_the_last_view_is_drawn_from_all_planes(task: Any) -> None:
     """Views of the set come back in their order: clean ones first, the unseen camera last."""
     from plugins.ib_planes.evaluate import draw_beside, unseen

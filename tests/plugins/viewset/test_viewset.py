@@ -17,11 +17,11 @@ from core.discovery import get_registry
 from core.errors import ConfigError, UserError
 from core.generative import view_scores as vs
 from core.generative.drawing import ask
+from core.generative.layers import ViewAttention, centres
 from core.generative.through_rendering import Seen
 from core.job import run_job
 from core.stages import build_task
 from core.types import Cameras
-from plugins.viewset.layers import ViewAttention, centres
 from plugins.viewset.network import ViewsetNetwork
 
 TINY = (

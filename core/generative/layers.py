@@ -1,4 +1,4 @@
-"""Blocks of the viewset network, in two or three dimensions."""
+"""Blocks of networks over pictures and volumes."""
 
 from __future__ import annotations
 
