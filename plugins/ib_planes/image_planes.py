@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from core.config.base import Config as BaseConfig
 from core.contracts import Context, Geometry
-from core.fields import init_linear
+from core.fields import fit_field, init_linear
 from core.types import Cameras
 
 
@@ -86,6 +86,13 @@ class ImagePlanes(Geometry):
         for layer in (*self.fetch, *self.answer):
             if isinstance(layer, nn.Linear):
                 init_linear(layer, noise)
+
+    def init_from(self, other: Geometry, step: Callable[[int], None] | None = None) -> None:
+        """Planes of the same sizes are taken over with their cameras; any other field is fitted."""
+        if isinstance(other, ImagePlanes) and other.options == self.options:
+            self.load_state_dict(other.state_dict())
+        else:
+            fit_field(self, other, "image-planes-start", step=step)
 
     def field(self, points: Tensor) -> dict[str, Tensor]:
         raw, seen = self._raw(points)
