@@ -80,6 +80,18 @@ def test_features_are_fetched_where_a_point_appears() -> None:
     assert sees.all() and torch.allclose(raw[0], want, atol=1e-4)
 
 
+def test_planes_of_the_same_sizes_are_taken_over_with_their_cameras() -> None:
+    made, started = planes(views=2), planes(views=2)
+    with torch.no_grad():
+        made.planes.normal_()
+    made.c2w.copy_(Cameras.turntable(torch.tensor([0.3, 2.0]), 0.1, 16).c2w)
+    made.keep[1] = False
+    started.init_from(made)
+    points = torch.rand(50, 3, generator=torch.Generator().manual_seed(0)) - 0.5
+    for name, value in made.field(points).items():
+        torch.testing.assert_close(started.field(points)[name], value, msg=name)
+
+
 def test_encodings_have_the_width_they_say() -> None:
     for encode, width in ENCODINGS.values():
         assert encode(torch.zeros(5, 2)).shape == (5, 2, width)
