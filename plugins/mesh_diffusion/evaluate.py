@@ -32,11 +32,12 @@ def evaluate(
     known: Annotated[int, typer.Option(help="Training shapes whose nearest tells a shape's class.")] = 128,
     against: Annotated[Path | None, typer.Option(help="Another run, such as one with signs=false.")] = None,
     sheet: Annotated[Path | None, typer.Option(help="A picture of 16 samples.")] = None,
+    option: Annotated[list[str] | None, typer.Option(help="KEY=VALUE of the run's job; repeatable.")] = None,
 ) -> dict[str, Any]:
     """1-NNA, coverage and matching distance, closed meshes, classes, and completion of half a shape."""
     if shapes < 4:
         raise UserError("--shapes: sets of 4 shapes at least can be told apart")
-    task = fitted(run)
+    task = fitted(run, option or ())
     random = torch.Generator().manual_seed(0)
     (real, label), (train, trained) = task.grids("test", shapes), task.pool
     some = torch.randperm(len(train), generator=random)[:known]
@@ -67,13 +68,13 @@ def evaluate(
     return table
 
 
-def fitted(run: Path) -> MeshDiffusion:
-    """A run's averaged network.
+def fitted(run: Path, changes: Sequence[str] = ()) -> MeshDiffusion:
+    """A run's averaged network, with changes to its job.
 
     Raises:
         UserError: the run is another task's.
     """
-    _, task = open_generator(run)
+    _, task = open_generator(run, changes)
     if not isinstance(task, MeshDiffusion):
         raise UserError(f"{run} is no run of mesh-diffusion")
     return task

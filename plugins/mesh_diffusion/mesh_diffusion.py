@@ -14,16 +14,16 @@ from core.config.base import ComponentSpec, Slot
 from core.config.base import Config as BaseConfig
 from core.contracts import Context, Generator, Scene, Step
 from core.diffusion.process import DiffusionProcess
-from core.diffusion.sampler import ddim_walk
 from core.ema import Average
 from core.errors import UserError
 from core.generative.drawing import class_of
 from core.generative.scene import LookConfig, mesh_scene
-from core.meshing.cleanup import compact, largest_parts
+from core.meshing.cleanup import compact, largest_parts, taubin
 from core.types import Cameras, Mesh
 from plugins.mesh_diffusion.fitting import Space
 from plugins.mesh_diffusion.grids import fitted_grids
 from plugins.mesh_diffusion.lattice import tet_grid
+from plugins.mesh_diffusion.sampling import stochastic_walk
 from plugins.mesh_diffusion.unet import VALUES, NetworkConfig, Unet3d
 
 if TYPE_CHECKING:
@@ -37,11 +37,15 @@ class SamplingConfig(BaseConfig):
     """How grids are drawn."""
 
     steps: int = Field(default=50, ge=2)
-    """Of DDIM; 1000 of the ancestral sampler are published."""
+    """Of the sampler; 1000 ancestral ones are published."""
+    eta: float = Field(default=0.0, ge=0, le=1)
+    """Share of new noise in each step: 0 is DDIM, 1 is ancestral, which mends the errors of a short training."""
     guidance: float = Field(default=1.0, ge=0)
     """Classifier-free guidance where a class is asked for; 1 is none."""
     smallest: float = Field(default=0.05, ge=0, lt=1)
     """Loose parts with a smaller share of the largest one's area are dropped."""
+    smooth: int = Field(default=0, ge=0)
+    """Rounds of Taubin smoothing of a drawn mesh; a few are published. Evaluation measures meshes without it."""
 
 
 class MeshDiffusion(Generator):
@@ -189,7 +193,7 @@ class MeshDiffusion(Generator):
             return x0
 
         times = [t.to(self.device).expand(len(label)) for t in self.process.times(steps or o.steps)]
-        x = ddim_walk(self.process, estimate, start, times)
+        x = stochastic_walk(self.process, estimate, start, times, o.eta, generator, mask)
         return self.space.grid.from_cube(estimate(x, times[-1]))
 
     def labels(self, asked: Asked | None, count: int) -> Tensor:
@@ -228,6 +232,8 @@ class MeshDiffusion(Generator):
         mesh = self.mesh(values)
         if not len(mesh.faces):
             raise UserError("a sample came out empty: no vertex is inside; the run was too short, or take another seed")
+        if self.options.sampling.smooth:
+            mesh = _smoothed(mesh, self.options.sampling.smooth)
         return mesh_scene(mesh, self.options.look, self.context, "mesh-diffusion", prompt)
 
     @torch.no_grad()
@@ -247,3 +253,9 @@ class MeshDiffusion(Generator):
         angle = torch.tensor([0.6], device=self.device)
         rgb: Tensor = scene.renderer(Cameras.turntable(angle, 0.35, 192)).rgb[0]
         return F.avg_pool2d(rgb.movedim(-1, 0), 2).movedim(0, -1).cpu()
+
+
+def _smoothed(mesh: Mesh, rounds: int) -> Mesh:
+    """The same faces over smoothed vertices."""
+    vertices = taubin(mesh.vertices.cpu().numpy().astype(np.float32), mesh.faces.cpu().numpy(), rounds)
+    return Mesh(torch.from_numpy(vertices), mesh.faces)
