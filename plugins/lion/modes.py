@@ -67,7 +67,8 @@ def interpolated(lion: Lion, count: int, told: Tensor | None, random: torch.Gene
     ends = walk.up(encoded(lion, given, random), nothing) if given else lion.noise(2, random)
     noise = between(ends[:1], ends[1:], torch.linspace(0, 1, count, device=lion.device))
     part = None if told is None or given else told[:1].expand(count, -1).to(lion.device)
-    return walk.down(noise, _nothing(lion, count) if part is None else part, random)
+    # Noise drawn anew on the way down would part neighbours, and the ends from what they are.
+    return walk.down(noise, _nothing(lion, count) if part is None else part, None)
 
 
 def varied(lion: Lion, count: int, told: Tensor | None, random: torch.Generator) -> Latents:

@@ -69,8 +69,11 @@ class Walk:
         return Latents(z.to(device), self.sde.end_noise((count, points, channels), random).to(device))
 
     @torch.no_grad()
-    def down(self, noisy: Latents, told: Tensor | None, random: torch.Generator, begin: float = 1.0) -> Latents:
-        """Latents of time ``begin`` taken to time 0: first ``z``, then ``h``, told that ``z``."""
+    def down(self, noisy: Latents, told: Tensor | None, random: torch.Generator | None, begin: float = 1.0) -> Latents:
+        """Latents of time ``begin`` taken to time 0: first ``z``, then ``h``, told that ``z``.
+
+        Without ``random`` nothing is drawn anew, whatever the sampler: the way back of :meth:`up`.
+        """
         travel = self._traveller(begin, 0.0, random)
         z = self._shape(noisy.z, told, travel)
         return Latents(z, travel(told_model(self.points, self.options.guidance, told, z), noisy.h))
@@ -105,7 +108,7 @@ class Walk:
     def _traveller(
         self, begin: float, end: float, random: torch.Generator | None
     ) -> Callable[[NoiseModel, Tensor], Tensor]:
-        """Takes latents from one time to another; upwards there is no ancestral sampling."""
+        """Takes latents from one time to another; without ``random`` there is no ancestral sampling."""
         o, sde = self.options, self.sde
         if o.sampler == "ode":
             return lambda model, x: (

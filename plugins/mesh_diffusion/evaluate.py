@@ -56,7 +56,8 @@ def evaluate(
     print(f"{'set':<26}{'1-NNA':>8}{'COV':>8}{'MMD':>9}{'closed':>9}{'one part':>10}{'class':>8}{'to known':>10}")
     table = {}
     for name, values in sets.items():
-        table[name] = row = scores(task, values, truth, own, judge, task.labels(None, len(values)))
+        meant = trained[: len(values)] if name == "training shapes" else task.labels(None, len(values))
+        table[name] = row = scores(task, values, truth, own, judge, meant)
         figures = (
             f"{row['1-nna']:>8.2f}{row['cov']:>8.2f}{row['mmd']:>9.4f}{row['closed']:>9.2f}{row['one_part']:>10.2f}"
         )

@@ -44,13 +44,13 @@ def test_samples_are_those_of_the_priors(sampler: str) -> None:
         assert float(found.std()) == pytest.approx(STD, abs=0.05)
 
 
-@pytest.mark.parametrize("sampler", ["ddim", "ode"])
+@pytest.mark.parametrize("sampler", ["ddim", "ancestral", "ode"])
 def test_up_and_down_again_is_the_identity(sampler: str) -> None:
     one = walk(sampler=sampler, steps=400, tolerance=1e-5, clip=None)
     start = Latents(1 + STD * random(3, 5), -2 + STD * random(3, 40, 4, seed=1))
     noise = one.up(start)
     assert float(noise.h.mean()) == pytest.approx(0, abs=0.15) and float(noise.h.std()) == pytest.approx(1, abs=0.1)
-    back = one.down(noise, None, seeded())
+    back = one.down(noise, None, None)
     torch.testing.assert_close(back.h, start.h, atol=0.03, rtol=0)
     torch.testing.assert_close(back.z, start.z, atol=0.03, rtol=0)
 
