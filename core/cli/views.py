@@ -29,7 +29,7 @@ def views(
     given_elevation: Annotated[float, typer.Option(help="Degrees above the horizon that it was taken from.")] = 15.0,
     mask: Annotated[Path | None, typer.Option(metavar="FILE", help="A picture, white on the object.")] = None,
     prior: Annotated[str, typer.Option(help="A prior that looks at one; KEY=VALUE are its options.")] = DEFAULT_PRIOR,
-    scale: Annotated[float, typer.Option(help="Classifier-free guidance.")] = 3.0,
+    scale: Annotated[float, typer.Option(help="Classifier-free guidance.")] = 2.0,
     steps: Annotated[int, typer.Option(min=1, help="DDIM steps.")] = 50,
     size: Annotated[int, typer.Option(min=8, help="Side of the pictures written, pixels.")] = 256,
     seed: Annotated[int, typer.Option(help="Everything random follows from it.")] = 0,

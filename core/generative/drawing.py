@@ -41,11 +41,11 @@ def open_generator(
         UserError: no run there, none with a checkpoint, or one whose task is no generator.
     """
     from core.config.loading import load_job
-    from core.run import Run, open_run
+    from core.run import open_run
 
     run = open_run(folder, registry)
     if overrides:
-        run = Run(run.folder, load_job(folder / "config.yaml", overrides, run.registry), run.registry)
+        run.job = load_job(folder / "config.yaml", overrides, run.registry)
     spec = run.job.stages[-1].task
     if spec.kind != "generator":
         raise UserError(f"{folder}: its task is '{spec.name}', which cannot be sampled; `fit` a generator first")

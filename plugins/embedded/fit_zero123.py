@@ -96,8 +96,7 @@ class EmbeddedZero123Fit(UnetFit):
         return torch.cat(parts)
 
     def training_step(self, step: Step) -> dict[str, Tensor]:
-        batch = self.data.batch(step)
-        wanted = torch.from_numpy(batch["index"])
+        wanted = self.data.draw(step)
         given = wanted ^ 1  # the pool shows each object twice in a row
         elevation = torch.from_numpy(self.data.pool["elevation"])
         swap = elevation[given] > OVERHEAD

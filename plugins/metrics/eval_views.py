@@ -34,7 +34,7 @@ def evaluate(
     family: Annotated[str, typer.Option(help="Its family: a folder, or built-in.")] = "built-in",
     objects: Annotated[int, typer.Option(help="How many objects; 0 takes all.")] = 0,
     steps: Annotated[int, typer.Option(help="DDIM steps.")] = 25,
-    scale: Annotated[float, typer.Option(help="Classifier-free guidance.")] = 3.0,
+    scale: Annotated[float, typer.Option(help="Classifier-free guidance.")] = 2.0,
     given: Annotated[Path | None, typer.Option(help="A YAML file in the place of the shipped list.")] = None,
     output: Annotated[Path, typer.Option(help="Folder that receives pictures and plot.")] = Path("runs/eval-views"),
 ) -> dict[str, Any]:

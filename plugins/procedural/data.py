@@ -79,10 +79,11 @@ class ProceduralData(DataSource):
         return self._pool
 
     def batch(self, step: Step) -> dict[str, Any]:
-        generator = step.generator("data")
-        return self.take(
-            torch.randint(self.options.images, (self.options.batch,), generator=generator).numpy()
-        )
+        return self.take(self.draw(step).numpy())
+
+    def draw(self, step: Step) -> torch.Tensor:
+        """Which pictures a step's batch holds, [B]: enough for who keeps something else of each picture."""
+        return torch.randint(self.options.images, (self.options.batch,), generator=step.generator("data"))
 
     def take(self, index: np.ndarray[Any, Any]) -> dict[str, Any]:
         """The pictures at ``index`` [B], as a batch."""
