@@ -7,17 +7,13 @@ the parameters.
 
 from __future__ import annotations
 
-import argparse
-import pickle
-import re
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from torch import Tensor, nn
 
 from core.errors import UserError
+from core.untrusted import read_pickled
 
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 _OPTIMIZERS = {"vae_state_dict": "vae_optimizer", "dae_state_dict": "dae_optimizer"}
@@ -33,22 +29,7 @@ def read(path: Path, whose: str) -> dict[str, Any]:
         UserError: the file is missing, empty, truncated, of another kind, or would run code.
     """
     expected = f"expected a published {whose} checkpoint (a .pt file with {' and '.join(_OPTIMIZERS)})"
-    if not path.is_file():
-        raise UserError(f"there is no checkpoint {path}")
-    if not path.stat().st_size:
-        raise UserError(f"{path} is empty (0 bytes); {expected}")
-    scalar: Any = np.float64(0).__reduce__()[0]
-    kinds = [type(np.dtype(t)) for t in ("f4", "f8", "i4", "i8", "?")]
-    names = [(scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
-    try:
-        with torch.serialization.safe_globals([argparse.Namespace, np.dtype, *kinds, *names]):
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if re.search(r"[Uu]nsupported|blocked|allowed", str(error)):
-            raise UserError(f"{path} could run code when read, so it is refused; {expected}") from error
-        raise UserError(f"{path} is truncated or damaged; {expected}") from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AssertionError) as error:
-        raise UserError(f"{path} is truncated or damaged; {expected}") from error
+    content = read_pickled(path, expected)
     missing = [key for key in _OPTIMIZERS if not isinstance(content, dict) or not isinstance(content.get(key), dict)]
     if missing:
         raise UserError(f"{path} has no {' and no '.join(missing)}; {expected}")

@@ -16,8 +16,8 @@ from core.diffusion import ldm_layout as ldm
 from core.diffusion.folder import Pipeline
 from core.diffusion.ldm_configs import SAMPLE_SIZE
 from core.diffusion.ldm_networks import part, unet_from
-from core.diffusion.ldm_reading import read_tensors
 from core.errors import UserError
+from core.untrusted import read_tensors
 
 __all__ = ["CAMERA", "SAMPLE_SIZE", "check_unet", "load_unet"]
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from torch import Tensor
 
 from core.diffusion.ldm_layout import CAMERA, CLIP, UNET, VAE
-from core.diffusion.ldm_reading import read_tensors
 from core.errors import UserError
+from core.untrusted import read_tensors
 
 EXPECTED = "expected a Zero-1-to-3 checkpoint (.ckpt or .safetensors in the LDM layout)"
 _CHANNELS = 8

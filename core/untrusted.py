@@ -1,7 +1,8 @@
-"""Checkpoint files, read without running anything in them, and refused in one sentence where they cannot be read."""
+"""Checkpoint files of others, read without running anything in them and refused in one sentence where that fails."""
 
 from __future__ import annotations
 
+import argparse
 import pickle
 import re
 from pathlib import Path
@@ -25,14 +26,14 @@ class _Inert:
 
 
 def _harmless() -> list[Any]:
-    """What Stable Diffusion 1.x's and Zero-1-to-3's files name besides tensors: the class of the callback whose state
-    they hold, and numpy's scalars (the callback's best score)."""
+    """What published files name besides tensors: the settings of a training (LSGM, LION), the class of the callback
+    whose state they hold (Stable Diffusion 1.x, Zero-1-to-3), and numpy's scalars (that callback's best score)."""
     scalar: Any = np.float64(0).__reduce__()[0]
     callback = "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint"
     kinds = [type(np.dtype(t)) for t in ("f4", "f8", "i4", "i8", "?")]
     names = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
     return [(_Inert, callback), (_Inert, callback.replace("pytorch_lightning", "lightning.pytorch")), np.dtype, *kinds,
-            *((scalar, name) for name in names)]  # fmt: skip
+            *((scalar, name) for name in names), argparse.Namespace]  # fmt: skip
 
 
 def read_tensors(path: Path, expected: str) -> dict[str, Tensor]:
@@ -44,19 +45,35 @@ def read_tensors(path: Path, expected: str) -> dict[str, Tensor]:
     Raises:
         UserError: the file is missing, empty, truncated, of another kind, or would run code.
     """
-    if not path.is_file():
-        raise UserError(f"there is no checkpoint {path}")
-    start = path.open("rb").read(16)
-    if not start:
-        raise UserError(f"{path} is empty (0 bytes); {expected}")
+    start = _start(path, expected)
     if start[:2] in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04"):
-        content = _unpickled(path, zipped=start[:2] == b"PK", expected=expected)
+        content = _unpickled(path, expected, mapped=start[:2] == b"PK")
     elif start[8:9] == b"{":
         content = _safetensors(path, expected)
     else:
         raise UserError(f"{path} is neither a PyTorch file nor a safetensors file; {expected}")
     state = content.get("state_dict", content) if isinstance(content, dict) else None
     return {k: v for k, v in state.items() if isinstance(v, Tensor)} if isinstance(state, dict) else {}
+
+
+def read_pickled(path: Path, expected: str) -> Any:
+    """All that a PyTorch file holds.
+
+    Raises:
+        UserError: as :func:`read_tensors`.
+    """
+    _start(path, expected)
+    return _unpickled(path, expected)
+
+
+def _start(path: Path, expected: str) -> bytes:
+    """The first bytes of a file that is there and is not empty."""
+    if not path.is_file():
+        raise UserError(f"there is no checkpoint {path}")
+    start = path.open("rb").read(16)
+    if not start:
+        raise UserError(f"{path} is empty (0 bytes); {expected}")
+    return start
 
 
 def _safetensors(path: Path, expected: str) -> dict[str, Tensor]:
@@ -66,10 +83,10 @@ def _safetensors(path: Path, expected: str) -> dict[str, Tensor]:
         raise UserError(f"{path} is truncated or damaged ({error}); {expected}") from error
 
 
-def _unpickled(path: Path, zipped: bool, expected: str) -> Any:
+def _unpickled(path: Path, expected: str, mapped: bool = False) -> Any:
     try:
         with torch.serialization.safe_globals(_harmless()):
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
         named = _FORBIDDEN.search(str(error))
         if named is None and not re.search(r"Unsupported|unsupported|blocked|allowed", str(error)):
