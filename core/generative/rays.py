@@ -39,6 +39,15 @@ def crossing(origins: Tensor, directions: Tensor, bound: float) -> tuple[Tensor,
     return near, torch.maximum(near, far)
 
 
+def ball_crossing(origins: Tensor, directions: Tensor, center: Tensor, radius: float) -> tuple[Tensor, Tensor]:
+    """As :func:`crossing`, of the ball round ``center`` [3]; directions are unit vectors."""
+    to = center - origins
+    middle = (to * directions).sum(-1)
+    half = (radius**2 - (to.square().sum(-1) - middle.square())).clamp(min=0).sqrt()
+    near, far = (middle - half).clamp(min=0), middle + half
+    return near, torch.maximum(near, far)
+
+
 def cast(
     field: Field,
     origins: Tensor,  # [R, 3]
@@ -48,13 +57,29 @@ def cast(
     background: float = 0.5,
     generator: torch.Generator | None = None,
 ) -> Rays:
-    """Composite a field along rays, in ``samples`` intervals of equal length between the sides of the cube.
+    """As :func:`cast_between`, between the sides of the cube of half side ``bound``."""
+    return cast_between(
+        field, origins, directions, *crossing(origins, directions, bound), samples, background, generator
+    )
+
+
+def cast_between(
+    field: Field,
+    origins: Tensor,  # [R, 3]
+    directions: Tensor,  # [R, 3] unit
+    near: Tensor,  # [R]
+    far: Tensor,  # [R]
+    samples: int,
+    background: float = 0.5,
+    generator: torch.Generator | None = None,
+) -> Rays:
+    """Composite a field along rays, in ``samples`` intervals of equal length from ``near`` to ``far``.
 
     Args:
+        near, far: distances along each ray; nothing is asked for where they are equal.
         background: grey level behind the field, sRGB.
         generator: puts each sample at a random place in its interval (stratified); None puts it in the middle.
     """
-    near, far = crossing(origins, directions, bound)
     hit = far > near
     offsets = torch.nn.functional.pad((hit.long() * samples).cumsum(0), (1, 0))
     o, d, near, length = origins[hit], directions[hit], near[hit, None], ((far - near)[hit, None]) / samples

@@ -24,7 +24,7 @@ from core.contracts import Context, Generator, Scene, Step
 from core.diffusion.sampler import ddim_walk
 from core.ema import Average
 from core.errors import UserError
-from core.generative.rays import Rays, cast
+from core.generative.rays import Rays, cast_between, crossing
 from core.generative.scene import LookConfig, geometry_scene
 from core.generative.scene_codes import Code as Code
 from core.generative.scene_codes import Known as Known
@@ -153,7 +153,12 @@ class ThroughRendering(Generator):
         def field(points: Tensor, along: Tensor) -> tuple[Tensor, Tensor]:
             return functional_call(look, given, (points, along))  # type: ignore[no-any-return]
 
-        return cast(field, origins, directions, self.options.samples, self.context.bound, BACKGROUND, generator)
+        near, far = self.span(code, origins, directions)
+        return cast_between(field, origins, directions, near, far, self.options.samples, BACKGROUND, generator)
+
+    def span(self, code: Code, origins: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
+        """From where to where rays [R, 3] are sampled, [R] each: within the cube of the job's bound."""
+        return crossing(origins, directions, self.context.bound)
 
     def pictures(self, look: Look, codes: Sequence[Code], cameras: Cameras) -> Tensor:
         """[B, V, 3, S, S] in [-1, 1] of B scenes, each from its own V of the ``cameras``."""
@@ -193,7 +198,10 @@ class ThroughRendering(Generator):
     @torch.no_grad()
     def _guess(self, seen: Seen) -> Tensor:
         """What the network answers first, without a gradient; nothing of clean views, which are known."""
-        answer = self.pictures(self.live["look"], self.live["network"](seen), seen.cameras)
+        answer, noisy = torch.zeros_like(seen.rgb), (seen.t > 0).any(0)
+        asked = torch.arange(len(seen.cameras)).view(seen.t.shape)[:, noisy.cpu()].flatten()
+        codes = self.live["network"](seen)
+        answer[:, noisy] = self.pictures(self.live["look"], codes, seen.cameras[asked])
         return answer * (seen.t > 0)[..., None, None, None]
 
     def _errors(self, codes: Sequence[Code], rgb: Tensor, cameras: Cameras, step: Step) -> Tensor:
@@ -243,7 +251,9 @@ class ThroughRendering(Generator):
         def estimate(x: Tensor, t: Tensor) -> Tensor:
             nonlocal guess, codes
             level = torch.nn.functional.pad(t[:, None].expand(-1, x.shape[1]), (ahead, 0))
-            before = torch.nn.functional.pad(guess, (0, 0, 0, 0, 0, 0, ahead, 0))
+            # a network that never saw its own answer in training has random weights for it
+            heard = guess if self.options.self_condition else torch.zeros_like(guess)
+            before = torch.nn.functional.pad(heard, (0, 0, 0, 0, 0, 0, ahead, 0))
             codes = network(Seen(torch.cat([*fixed, x], 1), level, every, before))
             guess = self.pictures(look, codes, cameras)
             if known is not None:

@@ -6,7 +6,7 @@ the others: from its own plane it could be copied, and nothing would ask for a s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,10 +17,11 @@ from torch import Tensor, nn
 from core.config.base import ComponentSpec
 from core.contracts import Scene, Step
 from core.errors import UserError
+from core.generative.rays import Rays, ball_crossing
 from core.generative.through_rendering import Code, Look
 from core.generative.viewsets import ViewsetConfig, ViewsetGenerator
 from core.types import Cameras
-from plugins.ib_planes.image_planes import ImagePlanes
+from plugins.ib_planes.image_planes import ImagePlanes, looked_at
 from plugins.ib_planes.network import NetworkConfig, PlanesNetwork
 
 _SAME = 1e-5
@@ -68,10 +69,28 @@ class IBPlanes(ViewsetGenerator):
         return int(self.options.views - clean)
 
     def _errors(self, codes: Sequence[Code], rgb: Tensor, cameras: Cameras, step: Step) -> Tensor:
-        scenes, views = rgb.shape[:2]
-        draw = step.generator("planes")
-        each = [self.without(code, v, draw) for code in codes for v in range(views)]
-        return super()._errors(each, rgb.flatten(0, 1)[:, None], cameras, step).view(scenes, views)
+        draw, views = step.generator("planes"), rgb.shape[1]
+        each = [self.from_views(code, range(views), self.options.rays, draw) for code in codes]
+        return super()._errors(each, rgb, cameras, step)
+
+    def from_views(self, code: Code, views: Iterable[int], rays: int, generator: torch.Generator | None = None) -> Code:
+        """The scene for ``rays`` rays of each of some views, each view's :meth:`without` its own plane."""
+        kept = torch.stack([self.without(code, view, generator)["keep"] for view in views])
+        return code | {"keep": kept.repeat_interleave(rays, 0)}
+
+    def rendered(
+        self, look: Look, code: Code, origins: Tensor, directions: Tensor, generator: torch.Generator | None = None
+    ) -> Rays:
+        """As the base has it; ``keep`` may be a row for each ray."""
+        if code["keep"].ndim == 2:
+            near, far = self.span(code, origins, directions)
+            code = code | {"keep": code["keep"][far > near].repeat_interleave(self.options.samples, 0)}
+        return super().rendered(look, code, origins, directions, generator)
+
+    def span(self, code: Code, origins: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
+        """Within the ball that the geometry fills."""
+        o = self.options.geometry.options
+        return ball_crossing(origins, directions, looked_at(code["c2w"], o.middle), o.radius)
 
     def without(self, code: Code, view: int, generator: torch.Generator | None = None) -> Code:
         """The scene as ``view`` is drawn from it: without its own plane and, at times, with a ``generator``, without
@@ -87,10 +106,12 @@ class IBPlanes(ViewsetGenerator):
     def pictures(self, look: Look, codes: Sequence[Code], cameras: Cameras) -> Tensor:
         """As the base has it; from a camera that has a plane, without that plane."""
         own = cameras.c2w.unflatten(0, (len(codes), -1))
+        rays = cameras.height * cameras.width
         each = [
-            self.without(code, self._plane_of(code, c2w)) for code, row in zip(codes, own, strict=True) for c2w in row
+            self.from_views(code, (self._plane_of(code, c2w) for c2w in row), rays)
+            for code, row in zip(codes, own, strict=True)
         ]
-        return super().pictures(look, each, cameras).view(len(codes), -1, 3, cameras.height, cameras.width)
+        return super().pictures(look, each, cameras)
 
     @staticmethod
     def _plane_of(code: Code, c2w: Tensor) -> int:

@@ -33,6 +33,8 @@ def sinusoids(z: Tensor) -> Tensor:
     return torch.stack([z, *waves], -1)
 
 
+_ALONG = 1e-4  # how much a depth of ``middle`` weighs beside nearness to an axis: it decides for one camera only
+
 ENCODINGS: dict[str, tuple[Callable[[Tensor], Tensor], int]] = {
     "polynomial": (polynomial, 3),
     "sinusoids": (sinusoids, 7),
@@ -44,7 +46,9 @@ class ImagePlanes(Geometry):
     """Planes [V, C, S, S], the cameras they belong to, and a network from fetched features to density and colour.
 
     Nothing but positions relative to the cameras enters, so moving all cameras moves the scene with them. A point that
-    no kept camera sees is empty.
+    no kept camera sees is empty, and so is one outside the ball round the point that the cameras look at.
+
+    ``keep`` tells which planes count, [V]; or for each point of a call, [N, V].
     """
 
     c2w: Tensor
@@ -64,6 +68,8 @@ class ImagePlanes(Geometry):
         """How the depth of a point along a camera is encoded beside the feature."""
         middle: float = Field(3.0, gt=0)
         """The depth in world units that is encoded as 0; one unit before and behind are -1 and 1."""
+        radius: float = Field(1.0, gt=0)
+        """Farther than this from the point that the cameras look at all is empty, world units."""
         scale: float = Field(25.0, gt=0)
         """Multiplies the density."""
         fog: float = -3.0
@@ -98,20 +104,50 @@ class ImagePlanes(Geometry):
         raw, seen = self._raw(points)
         return {"density": seen * self.options.scale * F.softplus(raw[:, 0] + self.options.fog), "features": raw[:, 1:]}
 
+    def center(self) -> Tensor:
+        """[3] the point that the cameras look at."""
+        return looked_at(self.c2w, self.options.middle)
+
     def _raw(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """[N, 4] raw density and features, and whether [N] any kept camera sees the point."""
-        kept = self.keep.nonzero()[:, 0]
-        planes, side = self.planes[kept], self.planes.shape[-1]
-        pixels, depth = Cameras(self.c2w[kept], self.fov[kept], side, side).project(points)
-        at = pixels * (2 / side) - 1  # [K, N, 2]
-        sees = (at.abs() <= 1).all(-1) & (depth > 1e-3)
-        found = F.grid_sample(planes, at[:, :, None].clamp(-2, 2), padding_mode="border", align_corners=False)[..., 0]
+        plane, point, at, depth = self._pairs(points)
+        found = fetched(self.planes, plane, at)
         near = self.encode((depth - self.options.middle).clamp(-2, 2))
-        told = self.fetch(torch.cat([found.transpose(1, 2), near], -1)).masked_fill(~sees[..., None], -torch.inf)
-        seen = sees.any(0)
-        pooled = (
-            torch.where(seen[:, None], told.amax(0), 0.0)
-            if len(kept)
-            else points.new_zeros(len(points), told.shape[-1])
-        )
-        return self.answer(pooled), seen
+        told = self.fetch(torch.cat([found, near], -1))
+        seen = torch.zeros(len(points), dtype=torch.bool, device=points.device)
+        seen[point] = True
+        pooled = told.new_full((len(points), told.shape[-1]), -torch.inf)
+        pooled = pooled.scatter_reduce(0, point[:, None].expand_as(told), told, "amax")
+        return self.answer(torch.where(seen[:, None], pooled, 0.0)), seen
+
+    def _pairs(self, points: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Which kept camera sees which point: indices [P] of the cameras, of the points, where the points appear
+        [P, 2], the picture's sides at -1 and 1, and their depths [P]."""
+        side, keep = self.planes.shape[-1], self.keep.expand(len(points), -1).T
+        pixels, depth = Cameras(self.c2w, self.fov, side, side).project(points)
+        at = pixels * (2 / side) - 1  # [V, N, 2]
+        inside = (points - self.center()).square().sum(-1) <= self.options.radius**2
+        plane, point = ((at.abs() <= 1).all(-1) & (depth > 1e-3) & keep & inside).nonzero(as_tuple=True)
+        return plane, point, at[plane, point], depth[plane, point]
+
+
+def fetched(planes: Tensor, plane: Tensor, at: Tensor) -> Tensor:
+    """[P, C] bilinear values of planes [V, C, S, S] by their numbers [P] at places [P, 2] in [-1, 1] (x, y from the
+    upper left; pixels' centres lie half a pixel inside, and beyond the outermost their values go on)."""
+    channels, side = planes.shape[1], planes.shape[-1]
+    place = ((at + 1) * (side / 2) - 0.5).clamp(0, side - 1)
+    low = place.detach().floor().clamp(max=side - 2)
+    (x, y), corner = (place - low).unbind(-1), low.long()
+    first = (plane * side + corner[:, 1]) * side + corner[:, 0]
+    index = first[:, None] + torch.tensor([0, 1, side, side + 1], device=at.device)
+    share = torch.stack([(1 - x) * (1 - y), x * (1 - y), (1 - x) * y, x * y], -1)
+    table = planes.movedim(1, -1).reshape(-1, channels).to(share)
+    return F.embedding_bag(index, table, per_sample_weights=share, mode="sum")
+
+
+def looked_at(c2w: Tensor, middle: float) -> Tensor:
+    """[3] the point nearest to the axes of cameras [V, 4, 4], least squares; on a single axis, at depth ``middle``."""
+    eyes, axes = c2w[:, :3, 3].double(), -c2w[:, :3, 2].double()
+    across = torch.eye(3, device=c2w.device, dtype=torch.float64) - (1 - _ALONG) * axes[:, :, None] * axes[:, None]
+    wanted = (across @ eyes[..., None])[..., 0] + _ALONG * middle * axes
+    return torch.linalg.solve(across.sum(0), wanted.sum(0)).to(c2w)

@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import os
+from abc import abstractmethod
 from pathlib import Path
 from typing import Any
 
@@ -31,45 +32,49 @@ CHUNK = 1024
 VERSION = 2
 """Raised when the objects or the renderer change, so that an old pool is not taken for a new one."""
 _TEXTS = ("caption", "view_word")
-_ARRAYS = ("rgb", "azimuth", "elevation", "distance", "category", "color", "material", "seed")
 
 
-class ProceduralData(DataSource):
-    """Random pictures of procedural objects with their captions, cameras and labels.
+class PoolConfig(BaseConfig):
+    """What every pool of procedural pictures is told."""
 
-    A batch holds ``rgb`` [B, S, S, 3] float in [0, 1], ``azimuth`` and ``elevation`` [B] radians, ``distance`` [B],
-    ``category``, ``color``, ``material`` [B] int64 and the lists ``caption`` and ``view_word``.
-    """
+    images: int = Field(60_000, ge=1)
+    """Pictures in the pool; made at the first use, about 300 a second on one core."""
+    batch: int = Field(64, ge=1)
+    """Pictures in a batch."""
+    size: int = Field(64, ge=8)
+    """Height and width in pixels."""
+    split: str = "train"
+    """train, val, test, or heldout (pairs of category and colour that training never shows)."""
+    seed: int = Field(0, ge=0)
+    """Another seed is another pool."""
+    views: int = Field(2, ge=1)
+    """Consecutive pictures that show the same object."""
+    categories: tuple[str, ...] = ()
+    """Kinds of objects that appear; empty takes all."""
 
-    class Config(BaseConfig):
-        images: int = Field(60_000, ge=1)
-        """Pictures in the pool; made at the first use, about 300 a second on one core."""
-        batch: int = Field(64, ge=1)
-        """Pictures in a batch."""
-        size: int = Field(64, ge=8)
-        """Height and width in pixels."""
-        split: str = "train"
-        """train, val, test, or heldout (pairs of category and colour that training never shows)."""
-        seed: int = Field(0, ge=0)
-        """Another seed is another pool."""
-        views: int = Field(2, ge=1)
-        """Consecutive pictures that show the same object."""
-        orbit: bool = False
-        """All but the last of an object's pictures lie at equal azimuths on one circle; else they lie anywhere."""
-        categories: tuple[str, ...] = ()
-        """Kinds of objects that appear; empty takes all."""
 
-    category_names = CATEGORY_NAMES
-    color_names = COLOR_NAMES
-    nouns = {name: list(category.nouns) for name, category in CATEGORIES.items()}
+class PicturePool(DataSource):
+    """Posed pictures with captions, ``views`` of each thing, in files on disk that are made at their first use."""
 
-    def __init__(self, options: Config, context: Context) -> None:
+    arrays: tuple[str, ...] = ("rgb", "azimuth", "elevation", "distance", "seed")
+    """What is kept of each picture: ``rgb`` [S, S, 3] uint8, and numbers."""
+
+    def __init__(self, options: Any, context: Context) -> None:
         super().__init__(options, context)
         self._pool: dict[str, Any] | None = None
         for name in options.categories:
             if name not in CATEGORIES:
                 close = did_you_mean(name, CATEGORIES)
                 raise UserError(f"data.categories: no procedural object is a '{name}'.{close}")
+
+    @abstractmethod
+    def made(self, seed: int, count: int) -> dict[str, Any]:
+        """``count`` pictures that follow from ``seed``: the ``arrays``, and texts."""
+
+    @property
+    @abstractmethod
+    def folder(self) -> Path:
+        """Where this pool is kept on disk."""
 
     @property
     def pool(self) -> dict[str, Any]:
@@ -88,7 +93,7 @@ class ProceduralData(DataSource):
     def take(self, index: np.ndarray[Any, Any]) -> dict[str, Any]:
         """The pictures at ``index`` [B], as a batch."""
         pool = self.pool
-        out: dict[str, Any] = {k: torch.from_numpy(np.asarray(pool[k][index])) for k in _ARRAYS if k != "rgb"}
+        out: dict[str, Any] = {k: torch.from_numpy(np.asarray(pool[k][index])) for k in self.arrays if k != "rgb"}
         out["rgb"] = torch.from_numpy(np.asarray(pool["rgb"][index])).float() / 255.0
         return out | {k: [pool[k][i] for i in index] for k in _TEXTS} | {"index": index}
 
@@ -99,6 +104,55 @@ class ProceduralData(DataSource):
         )
         fov = torch.full_like(azimuth, FOV_Y_DEG).deg2rad()
         return Cameras.orbit(azimuth, elevation, distance, fov, self.options.size, self.options.size)
+
+    def _load(self) -> dict[str, Any]:
+        folder, count = self.folder, -(-self.options.images // self.chunk)
+        folder.mkdir(parents=True, exist_ok=True)
+        chunks = [self._chunk(folder, k, count) for k in range(count)]
+        keep = self.options.images
+        pool: dict[str, Any] = {k: np.concatenate([c[k] for c in chunks])[:keep] for k in self.arrays}
+        return pool | {k: [t for c in chunks for t in c[k].tolist()][:keep] for k in _TEXTS}
+
+    @property
+    def chunk(self) -> int:
+        """Pictures of a file of the pool: whole sets."""
+        return CHUNK // self.options.views * self.options.views
+
+    def _chunk(self, folder: Path, index: int, count: int) -> dict[str, Any]:
+        """One chunk from disk, made first if it is not there (so an interrupted pool goes on where it stopped)."""
+        path = folder / f"{index:05d}.npz"
+        if not path.exists():
+            if index % 8 == 0:
+                log.info("rendering procedural pictures: %d of %d", index * self.chunk, count * self.chunk)
+            made = self.made(self.options.seed * 1_000_003 + index, self.chunk)
+            partial = path.with_suffix(f".{os.getpid()}.tmp.npz")
+            np.savez(partial, **{k: made[k] for k in self.arrays}, **{k: np.array(made[k]) for k in _TEXTS})  # type: ignore[arg-type]
+            partial.replace(path)
+        with np.load(path, allow_pickle=False) as stored:
+            return {k: stored[k] for k in (*self.arrays, *_TEXTS)}
+
+
+class ProceduralData(PicturePool):
+    """Random pictures of procedural objects with their captions, cameras and labels.
+
+    A batch holds ``rgb`` [B, S, S, 3] float in [0, 1], ``azimuth`` and ``elevation`` [B] radians, ``distance`` [B],
+    ``category``, ``color``, ``material`` [B] int64 and the lists ``caption`` and ``view_word``.
+    """
+
+    class Config(PoolConfig):
+        orbit: bool = False
+        """All but the last of an object's pictures lie at equal azimuths on one circle; else they lie anywhere."""
+
+    arrays = ("rgb", "azimuth", "elevation", "distance", "category", "color", "material", "seed")
+    category_names = CATEGORY_NAMES
+    color_names = COLOR_NAMES
+    nouns = {name: list(category.nouns) for name, category in CATEGORIES.items()}
+
+    def made(self, seed: int, count: int) -> dict[str, Any]:
+        o = self.options
+        return sample_batch(
+            seed, count, o.size, o.split, views_per_object=o.views, orbit_sets=o.orbit, categories=o.categories
+        )
 
     @staticmethod
     def pictures_of(category: str, color: str | None, cameras: Cameras, count: int) -> torch.Tensor:
@@ -137,39 +191,9 @@ class ProceduralData(DataSource):
 
     @property
     def folder(self) -> Path:
-        """Where this pool is kept on disk."""
         o = self.options
         what: list[Any] = [VERSION, o.size, o.split, o.seed, CATEGORY_NAMES, COLOR_NAMES]
         what += [o.views, o.orbit] if (o.views, o.orbit) != (2, False) else []
         what += [o.categories] if o.categories else []
         key = json.dumps(what)
         return cache_folder() / f"procedural-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
-
-    def _load(self) -> dict[str, Any]:
-        folder, count = self.folder, -(-self.options.images // self.chunk)
-        folder.mkdir(parents=True, exist_ok=True)
-        chunks = [self._chunk(folder, k, count) for k in range(count)]
-        keep = self.options.images
-        pool: dict[str, Any] = {k: np.concatenate([c[k] for c in chunks])[:keep] for k in _ARRAYS}
-        return pool | {k: [t for c in chunks for t in c[k].tolist()][:keep] for k in _TEXTS}
-
-    @property
-    def chunk(self) -> int:
-        """Pictures of a file of the pool: whole sets."""
-        return CHUNK // self.options.views * self.options.views
-
-    def _chunk(self, folder: Path, index: int, count: int) -> dict[str, Any]:
-        """One chunk from disk, made first if it is not there (so an interrupted pool goes on where it stopped)."""
-        path = folder / f"{index:05d}.npz"
-        if not path.exists():
-            if index % 8 == 0:
-                log.info("rendering procedural pictures: %d of %d", index * self.chunk, count * self.chunk)
-            made = sample_batch(
-                self.options.seed * 1_000_003 + index, self.chunk, self.options.size, self.options.split,
-                views_per_object=self.options.views, orbit_sets=self.options.orbit, categories=self.options.categories,
-            )  # fmt: skip
-            partial = path.with_suffix(f".{os.getpid()}.tmp.npz")
-            np.savez(partial, **{k: made[k] for k in _ARRAYS}, **{k: np.array(made[k]) for k in _TEXTS})  # type: ignore[arg-type]
-            partial.replace(path)
-        with np.load(path, allow_pickle=False) as stored:
-            return {k: stored[k] for k in (*_ARRAYS, *_TEXTS)}

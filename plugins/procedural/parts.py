@@ -49,6 +49,14 @@ class Part:
         at = ((x + offset[0]) * scale, (y + offset[1]) * scale, (z + offset[2]) * scale)
         return replace(self, size=size, at=at)
 
+    def turned(self, yaw: float) -> Part:
+        """The part after a turn about the z axis, radians, from x towards y."""
+        c, s = math.cos(yaw), math.sin(yaw)
+        (x, y, z), m = self.at, self.rotation
+        top = tuple(c * a - s * b for a, b in zip(m[:3], m[3:6], strict=True))
+        low = tuple(s * a + c * b for a, b in zip(m[:3], m[3:6], strict=True))
+        return replace(self, at=(c * x - s * y, s * x + c * y, z), rotation=(*top, *low, *m[6:]))  # type: ignore[arg-type]
+
 
 def _triple(values: Vec3) -> Tuple3:
     x, y, z = values

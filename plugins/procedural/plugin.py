@@ -12,6 +12,9 @@ def register(registry):  # type: ignore[no-untyped-def]
     registry.add("data", "procedural", "plugins.procedural.data:ProceduralData",
                  "captioned pictures of procedural objects from random cameras",
                  gives=["target", "camera", "text"])  # fmt: skip
+    registry.add("data", "procedural-scenes", "plugins.procedural.scene_data:ProceduralScenes",
+                 "captioned pictures of several procedural objects on a ground, from random cameras",
+                 gives=["target", "camera", "text"])  # fmt: skip
     registry.add("data", "procedural-views", "plugins.procedural.views:ProceduralViews",
                  "posed pictures of one procedural object, some of them held out",
                  gives=["camera", "target", "target-mask"])  # fmt: skip

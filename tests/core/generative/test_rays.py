@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 
+import pytest
 import torch
 from torch import Tensor
 
-from core.generative.rays import cast, crossing
+from core.generative.rays import ball_crossing, cast, crossing
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -66,3 +67,14 @@ def test_gradients_reach_the_field() -> None:
         return cast(field, origins, directions, samples=6, bound=1.0).rgb
 
     assert torch.autograd.gradcheck(red, weight)
+
+
+def test_where_rays_cross_a_ball() -> None:
+    """Through the middle, beside it, from inside, and looking away."""
+    center = torch.tensor([0.0, 0.0, 1.0])
+    origins = torch.tensor([[-3.0, 0, 1], [-3.0, 0.3, 1], [-3.0, 0.6, 1], [0.0, 0, 1], [3.0, 0, 1]])
+    near, far = ball_crossing(origins, torch.tensor([1.0, 0, 0]).expand(5, 3), center, 0.5)
+    torch.testing.assert_close(near[:2], torch.tensor([2.5, 2.6]))
+    torch.testing.assert_close(far[:2], torch.tensor([3.5, 3.4]))
+    assert near[2] == far[2] and near[4] == far[4] == 0
+    assert near[3] == 0 and float(far[3]) == pytest.approx(0.5)

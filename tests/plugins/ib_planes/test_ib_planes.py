@@ -18,7 +18,7 @@ from core.generative.through_rendering import Seen
 from core.stages import build_task
 from core.testing import check_component
 from core.types import Cameras
-from plugins.ib_planes.image_planes import ENCODINGS, ImagePlanes
+from plugins.ib_planes.image_planes import ENCODINGS, ImagePlanes, fetched, looked_at
 from plugins.ib_planes.network import relative_rays
 
 CONFIGS = Path("configs")
@@ -80,6 +80,50 @@ def test_features_are_fetched_where_a_point_appears() -> None:
     assert sees.all() and torch.allclose(raw[0], want, atol=1e-4)
 
 
+def test_fetching_is_bilinear() -> None:
+    """Against PyTorch's own sampling of pictures, inside and beyond the outermost pixels' centres."""
+    draw = torch.Generator().manual_seed(0)
+    maps = torch.randn(3, 5, 8, 8, generator=draw, requires_grad=True)
+    plane, at = torch.randint(3, (200,), generator=draw), torch.rand(200, 2, generator=draw) * 2 - 1
+    found = fetched(maps, plane, at)
+    each = torch.nn.functional.grid_sample(
+        maps[plane], at[:, None, None], padding_mode="border", align_corners=False
+    )[..., 0, 0]  # fmt: skip
+    torch.testing.assert_close(found, each, atol=1e-5, rtol=1e-5)
+    for mine, theirs in zip(
+        torch.autograd.grad(found.square().sum(), maps), torch.autograd.grad(each.square().sum(), maps), strict=True
+    ):
+        torch.testing.assert_close(mine, theirs, atol=1e-4, rtol=1e-4)
+
+
+def test_the_point_that_cameras_look_at() -> None:
+    target = torch.tensor([0.2, -0.1, 0.3])
+    tilt, far, fov = torch.tensor([0.1, 0.6, 1.0]), torch.tensor([1.9, 3.0, 2.4]), torch.full((3,), 0.7)
+    cameras = Cameras.orbit(torch.tensor([0.0, 1.0, 4.0]), tilt, far, fov, 16, 16, target)
+    torch.testing.assert_close(looked_at(cameras.c2w, 3.0), target, atol=1e-3, rtol=0)
+    # One camera alone says nothing of how far it looks: at depth ``middle``.
+    alone = looked_at(cameras.c2w[:1], 2.5)
+    torch.testing.assert_close(alone, cameras.position[0] - 2.5 * cameras.c2w[0, :3, 2], atol=1e-3, rtol=0)
+
+
+def test_nothing_is_outside_the_ball_that_the_cameras_look_at() -> None:
+    geometry = planes(views=3, fog=2.0, radius=0.5)
+    points = torch.tensor([[0.0, 0.0, 0.45], [0.45, 0.0, 0.0], [0.0, 0.0, 0.55], [0.4, 0.4, 0.0]])
+    density = geometry.field(points)["density"]
+    assert (density[:2] > 0.1).all() and not density[2:].any()
+
+
+def test_planes_may_be_kept_for_each_point() -> None:
+    geometry = planes(views=3, fog=1.0)
+    points = torch.rand(40, 3, generator=torch.Generator().manual_seed(0)) * 0.8 - 0.4
+    keep = torch.rand(40, 3, generator=torch.Generator().manual_seed(1)) < 0.5
+    geometry.keep = keep
+    together = geometry.field(points)["density"]
+    for k in range(40):
+        geometry.keep = keep[k]
+        torch.testing.assert_close(geometry.field(points[k : k + 1])["density"][0], together[k])
+
+
 def test_planes_of_the_same_sizes_are_taken_over_with_their_cameras() -> None:
     made, started = planes(views=2), planes(views=2)
     with torch.no_grad():
@@ -132,6 +176,16 @@ def test_training_leaves_out_the_same_plane(task: Any) -> None:
         assert [bool(reached[k].any()) for k in range(4)] == [k != view for k in range(4)]
 
 
+def test_all_views_at_once_are_as_one_by_one(task: Any) -> None:
+    with torch.no_grad():
+        [code] = task.live["network"](seen_by(task, AROUND))
+    together = rendered(task, code, AROUND)[0]
+    for view in range(4):
+        torch.testing.assert_close(together[view], rendered(task, code, AROUND[view : view + 1])[0, 0])
+        own = task.without(code, view)
+        assert own["keep"].tolist() == [k != view for k in range(4)]
+
+
 def test_dropping_keeps_a_plane() -> None:
     task = generator("drop=0.99")
     code = {"keep": torch.ones(2, dtype=torch.bool)}
@@ -163,6 +217,16 @@ def test_turning_and_moving_the_world_changes_nothing(task: Any) -> None:
     assert torch.allclose(here, there, atol=1e-3) and here.std() > 1e-4
 
 
+def test_a_moved_world_is_drawn_alike(task: Any) -> None:
+    """Pictures of a drawn scene, not only its planes: what is sampled along a ray goes with the cameras too."""
+    turn = torch.linalg.qr(torch.randn(3, 3, generator=torch.Generator().manual_seed(4)))[0]
+    turn = turn * torch.linalg.det(turn)
+    other = moved(AROUND, turn, torch.tensor([1.5, -2.0, 0.7]))
+    start = torch.randn(1, 4, 3, 16, 16, generator=torch.Generator().manual_seed(6))
+    a, b = (task.pictures(task.average.model["look"], task.walk(start, c, steps=2), c) for c in (AROUND, other))
+    assert a.std() > 1e-4 and torch.allclose(a, b, atol=1e-3)
+
+
 def test_views_attend_to_each_other(task: Any) -> None:
     seen = seen_by(task, AROUND)
     other = replace(seen, rgb=torch.cat([seen.rgb[:, :3], -seen.rgb[:, 3:]], 1))
@@ -179,6 +243,16 @@ def test_samples_are_scenes_of_as_many_planes_as_were_seen(task: Any) -> None:
     density = geometry.field(points)["density"]
     assert torch.equal(density, again.field(points)["density"])
     assert not torch.equal(density, other.field(points)["density"])
+
+
+@pytest.mark.parametrize("preset", ["ib-planes-smoke", "ib-planes-scenes-smoke"])
+def test_presets_take_a_step(preset: str) -> None:
+    job = load_job(preset, [], get_registry())
+    task: Any = build_task(job, get_registry(), 0, torch.device("cpu"))
+    losses = task.training_step(Step(0, 4, 0))
+    sum(losses.values()).backward()
+    assert all(torch.isfinite(v) and v > 0 for v in losses.values())
+    assert any(p.grad is not None and p.grad.any() for p in task.live["network"].parameters())
 
 
 @pytest.mark.parametrize(
