@@ -54,11 +54,13 @@ class Asked:
     def __init__(
         self, prompt: str, negative: str, processor: PromptProcessor, image: Path | None = None,
         picture: PictureConfig | None = None, estimate: Callable[[Views], float | None] | None = None,
+        views: Views | None = None,
     ) -> None:  # fmt: skip
+        """``views``: given pictures that no file holds."""
         self.prompt, self.negative, self.processor = prompt, negative, processor
         self._image, self._picture = image, picture or PictureConfig()
         self._estimate = estimate
-        self._views: Views | None = None
+        self._views = views
         self._sized: dict[int, Views] = {}
 
     @property

@@ -56,10 +56,11 @@ def open_generator(
 
 def ask(
     prompt: str = "", image: Path | None = None, picture: PictureConfig | None = None,
-    estimate: Callable[[Views], float | None] | None = None,
-) -> Asked:
-    """What a generator is asked for: a sentence ("" for anything), a given picture and where it was taken from."""
-    return Asked(prompt, "", AsWritten(None, Context()), image, picture, estimate)
+    estimate: Callable[[Views], float | None] | None = None, views: Views | None = None,
+) -> Asked:  # fmt: skip
+    """What a generator is asked for: a sentence ("" for anything), a given picture and where it was taken from, or
+    ``views`` that no file holds."""
+    return Asked(prompt, "", AsWritten(None, Context()), image, picture, estimate, views)
 
 
 def draw(generator: Generator, count: int, seed: int = 0, asked: Asked | None = None) -> list[Scene | Tensor]:

@@ -20,17 +20,18 @@ from core.contracts import Context, Metric
 from core.discovery import get_registry
 from core.errors import UserError
 from core.generative.drawing import ask, open_generator
-from core.generative.view_scores import print_rows, psnr, write_sheet
+from core.generative.view_scores import print_rows, psnr, spread, write_sheet
 from core.kernels.splatting.pictures import draw
 from core.points.sets import chamfer_matrix, set_scores
-from core.types import Cameras, Render
+from core.types import Cameras, Render, Views
 from plugins.gsd.fitting import BACKGROUND, FitConfig, around, fit_objects, fitted, mismatch
 from plugins.gsd.gsd import Gsd
 from plugins.gsd.guidance import Given
 from plugins.gsd.polish import polished
 from plugins.gsd.tokens import canonical, splats_of
 
-_LEAST, _NOVEL, _BEST, _ALONE = 4, 4, 4, 60
+_LEAST, _NOVEL, _BEST, _ALONE = 4, 4, 8, 60
+_GIVEN_SIZE = 64
 Rows = dict[str, dict[str, float]]
 
 
@@ -38,25 +39,32 @@ def evaluate(
     run: Annotated[Path, typer.Argument(help="A run's folder.")],
     shapes: Annotated[int, typer.Option(help="Objects in each set.")] = 32,
     objects: Annotated[int, typer.Option(help="Held-out objects that are made from one view.")] = 8,
+    draws: Annotated[int, typer.Option(help="Samples of each such object, for how far they differ where.")] = 6,
     steps: Annotated[int | None, typer.Option(help="Timesteps of a sample; the run's own by default.")] = None,
     polish: Annotated[str, typer.Option(help="A 2D prior that polishes, for two more rows.")] = "",
     output: Annotated[Path, typer.Option(help="Folder that receives the picture.")] = Path("runs/eval-gsd"),
 ) -> dict[str, Rows]:
     """Sets against sets, and one view to an object, each beside what needs no such model."""
-    if shapes < _LEAST or objects < 1:
-        raise UserError(f"--shapes: sets of {_LEAST} objects at least can be told apart; --objects: one at least")
+    if shapes < _LEAST or objects < 1 or draws < 2:
+        least = f"--shapes: sets of {_LEAST} objects at least can be told apart; --objects: one at least"
+        raise UserError(f"{least}; --draws: two at least, for they are compared")
     task = opened(run, [f"polish={{prior: {polish}}}"] if polish else [])
     if shapes > task.data.options.objects:
         raise UserError(f"--shapes: {shapes} training objects are asked for; the run has {task.data.options.objects}")
     table: dict[str, Rows] = {"sets": compare_sets(task, shapes, steps)}
     print_rows(table["sets"], f"sets of {shapes} objects, by their Gaussians' centres")
-    table["one view"], rows = compare_views(task, held_out(task, objects), steps)
+    held = held_out(task, objects)
+    table["one view"], rows = compare_views(task, held, steps)
     print_rows(table["one view"], f"{objects} held-out objects from one view, seen from {_NOVEL} others")
+    table["draws"], drawn = compare_draws(task, held, draws, steps)
+    print_rows(table["draws"], f"{draws} samples of each: how far they differ, in shares of the range of colours")
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     table["cost"] = {"this process": {"MiB at most": memory}}
     print_rows(table["cost"], "memory")
     write_sheet([row.movedim(-1, 1) * 2 - 1 for row in rows.values()], output / "gsd.png", 3)
+    write_sheet([row.movedim(-1, 1) * 2 - 1 for row in drawn], output / "draws.png", 3)
     print(f"\n{output / 'gsd.png'}, from above: {', '.join(rows)}")
+    print(f"{output / 'draws.png'}, from above: given view, samples from it, true view from behind, the same samples")
     return table
 
 
@@ -154,10 +162,14 @@ class Held:
 
     Attributes:
         rgb: [B, 1 + V, H, W, 3].  mask: [B, 1 + V, H, W, 1].  cameras: 1 + V.  points: [B, K, 3].  label: [B].
+        fine: the given views at 64 pixels a side, for priors that look at them.
     """
 
-    def __init__(self, rgb: Tensor, mask: Tensor, cameras: Cameras, points: Tensor, label: Tensor) -> None:
+    def __init__(
+        self, rgb: Tensor, mask: Tensor, cameras: Cameras, points: Tensor, label: Tensor, fine: list[Views]
+    ) -> None:
         self.rgb, self.mask, self.cameras, self.points, self.label = rgb, mask, cameras, points, label
+        self.fine = fine
 
     def given(self, k: int) -> Given:
         """The one view of the ``k``-th object."""
@@ -177,7 +189,10 @@ def held_out(task: Gsd, count: int) -> Held:
     real, label = fit_objects(data, laid, torch.arange(count))
     cameras = around(1 + _NOVEL, task.options.views.size, 0.6)
     seen = data.seen_from(torch.arange(count), cameras)
-    return Held(seen["rgb"], seen["mask"][..., None], cameras, real[..., :3], label)
+    near = cameras[:1].resized(_GIVEN_SIZE, _GIVEN_SIZE)
+    large = data.seen_from(torch.arange(count), near)
+    fine = [Views(rgb, mask[..., None], near) for rgb, mask in zip(large["rgb"], large["mask"], strict=True)]
+    return Held(seen["rgb"], seen["mask"][..., None], cameras, real[..., :3], label, fine)
 
 
 def compare_views(task: Gsd, held: Held, steps: int | None) -> tuple[Rows, dict[str, Tensor]]:
@@ -214,16 +229,47 @@ def compare_views(task: Gsd, held: Held, steps: int | None) -> tuple[Rows, dict[
 
 
 def polished_rows(task: Gsd, held: Held, sets: Tensor) -> Rows:
-    """Led sets after polishing, by a prior that is told what they are, and by one that is told another class."""
+    """Led sets after polishing, by a prior that is told or shown what they are, and by one that is told another class
+    or shown another object."""
     rows: Rows = {}
-    for name, shift in (("led, polished", 0), ("led, polished as another class", 1)):
-        done = []
+    for name, shift in (("led, polished", 0), ("led, polished as another object", 1)):
+        start, done = time.perf_counter(), []
         for k, one in enumerate(sets):
-            word = task.names[(int(held.label[k]) + shift) % len(task.names)] if task.names else ""
+            other = (k + shift) % len(sets)
+            word = task.names[int(held.label[other])] if task.names else ""
+            asked = ask(word, views=held.fine[other] if task.prior.looks else None)
             random = torch.Generator().manual_seed(k)
-            done.append(polished(one, task.prior, ask(word), held.given(k), task.options.polish, random))
+            done.append(polished(one, task.prior, asked, held.given(k), task.options.polish, random))
         rows[name], _ = _view_row(torch.stack(done), held)
+        rows[name]["seconds"] = (time.perf_counter() - start) / len(sets)
     return rows
+
+
+def compare_draws(task: Gsd, held: Held, draws: int, steps: int | None) -> tuple[Rows, list[Tensor]]:
+    """How far samples led by one view differ seen from its side and from behind, beside free samples of the classes;
+    then rows of pictures [B, H, W, 3]: the given view, three samples from it, the view from behind, the same."""
+    behind = 1 + _NOVEL // 2  # 144 degrees on
+    cameras = held.cameras[torch.tensor([0, behind])]
+    rows: Rows = {}
+    for name in ("led", "free"):
+        seen = []
+        for k in range(len(held.rgb)):
+            random, label = torch.Generator().manual_seed(k), held.label[k].expand(draws)
+            told = label if name == "free" and task.names else task.average.model.untold(draws)
+            sets = task.draw_sets(told, random, held.given(k) if name == "led" else None, steps=steps).cpu()
+            seen.append(torch.stack([shown(one, cameras) for one in sets]))
+        made = torch.stack(seen, 1)  # [draws, B, 2, H, W, 3]
+        rows[name] = {"from the given side": _spread(made[:, :, 0]), "from behind": _spread(made[:, :, 1])}
+        if name == "led":
+            first = [held.rgb[:, 0], *made[:3, :, 0], held.rgb[:, behind], *made[:3, :, 1]]
+            error = (made[:, :, 1] - held.rgb[:, behind]).square().mean((2, 3, 4)).clamp(min=1e-10)
+            decibels = -10 * error.log10()
+            rows[name] |= {"psnr behind": float(decibels.mean()), "of the best": float(decibels.amax(0).mean())}
+    return rows, first
+
+
+def _spread(seen: Tensor) -> float:
+    return spread([x.movedim(-1, 1) * 2 - 1 for x in seen])
 
 
 def _view_row(sets: Tensor, held: Held) -> tuple[dict[str, float], Tensor]:

@@ -31,6 +31,16 @@ def _modulated(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     return F.layer_norm(x, x.shape[-1:]) * (1 + scale) + shift
 
 
+def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """[B, H, K, D] of queries, keys and values of that shape.
+
+    PyTorch's own kernel takes five times as long on a CPU in bfloat16 as these two products of matrices.
+    """
+    if q.device.type != "cpu" or q.dtype != torch.bfloat16:
+        return F.scaled_dot_product_attention(q, k, v)
+    return (q * q.shape[-1] ** -0.5 @ k.transpose(-1, -2)).softmax(-1) @ v
+
+
 class Block(nn.Module):
     """Attention and a perceptron, each behind a norm whose shift, scale and gate the condition gives; gates start at
     0, so that a block starts as the identity."""
@@ -39,7 +49,7 @@ class Block(nn.Module):
         super().__init__()
         self.heads = heads
         self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
-        self.mlp = nn.Sequential(nn.Linear(width, mlp * width), nn.GELU("tanh"), nn.Linear(mlp * width, width))
+        self.mlp = nn.Sequential(nn.Linear(width, mlp * width), nn.GELU(), nn.Linear(mlp * width, width))
         self.modulation = nn.Linear(width, 6 * width)
         nn.init.zeros_(self.modulation.weight)
         nn.init.zeros_(self.modulation.bias)
@@ -52,7 +62,7 @@ class Block(nn.Module):
 
     def _attended(self, x: Tensor) -> Tensor:
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        return self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        return self.out(attention(q, k, v).transpose(1, 2).flatten(2))
 
 
 class SetDit(nn.Module):

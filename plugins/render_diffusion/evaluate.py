@@ -14,11 +14,14 @@ from torch import Tensor
 
 from core.errors import UserError
 from core.generative import view_scores as vs
+from core.generative.sample_scores import free_table
 from core.generative.through_rendering import Code
 from plugins.render_diffusion.render_diffusion import RenderDiffusion
 
-LEVELS = (0.0, 0.2, 0.5)
+LEVELS = (0.0, 0.1, 0.2, 0.35, 0.5)
 OUTPUT = Path("runs/eval-render-diffusion")
+GRAIN = 0.4
+"""Deviation of the noise on a grainy picture, whose colours lie in [-1, 1]."""
 HIT = 0.5
 """Opacity from which a pixel counts as the object's."""
 
@@ -28,22 +31,31 @@ def evaluate(
     against: Annotated[Path | None, typer.Option(help="Another run, for a second column of rows.")] = None,
     objects: Annotated[int, typer.Option(help="Unseen objects.")] = 24,
     steps: Annotated[int, typer.Option(help="DDIM steps of the whole process.")] = 25,
+    samples: Annotated[int, typer.Option(help="Samples from nothing.")] = 48,
     output: Annotated[Path, typer.Option(help="Folder that receives the picture.")] = OUTPUT,
 ) -> dict[str, Any]:
-    """Other views, depth, reconstruction of whole and of damaged pictures by noise, and filled holes."""
-    if objects < 1:
-        raise UserError("--objects: one at least")
+    """Other views, depth, reconstruction of whole and of damaged pictures by noise, filled holes, and samples."""
+    if objects < 1 or samples < 2:
+        raise UserError("--objects: one at least; --samples: two at least")
     task = vs.opened(run, RenderDiffusion)
     held = vs.held_out(task, objects)
     bench = Bench(task, held, steps)
     table: dict[str, Any] = {"reconstruction": bench.levels(), "baselines": vs.baselines(task, held)}
     table |= {"damaged pictures": bench.damaged(), "holes": bench.holes()}
+    table["from nothing"], drawn = free_table(task, lambda one: one.draw(samples, generator(), steps), samples)
     if against is not None:
         table["the other run"] = Bench(vs.opened(against, RenderDiffusion), held, steps).levels()
     for title, rows in table.items():
         vs.print_rows(rows, title)
-    print(f"\n{bench.sheet(output / 'render-diffusion.png')}: given, its side, two others, hole, filled; then samples")
+    print(f"\n{bench.sheet(output / 'render-diffusion.png')}: given, its side, another and it again, hole, filled")
+    vs.write_sheet([row.movedim(-1, 1) * 2 - 1 for row in drawn[:8].transpose(0, 1)[::2]], output / "samples.png")
+    print(f"{output / 'samples.png'}: samples from nothing, each from four sides")
     return table
+
+
+def generator() -> torch.Generator:
+    """The same for every measurement."""
+    return torch.Generator().manual_seed(0)
 
 
 class Bench:
@@ -56,8 +68,7 @@ class Bench:
 
     def reconstructed(self, rgb: Tensor, level: float) -> list[Code]:
         """Scenes of pictures [B, 3, S, S], by noise that is the same for each level."""
-        generator = torch.Generator().manual_seed(0)
-        return self.task.reconstructed(rgb, self.camera, level, generator, self.steps)
+        return self.task.reconstructed(rgb, self.camera, level, generator(), self.steps)
 
     def levels(self) -> dict[str, dict[str, float]]:
         """By the level of noise: the given view again, the asked ones, and their depth."""
@@ -89,22 +100,25 @@ class Bench:
         return sum(found) / len(found) if found else float("nan")
 
     def damaged(self) -> dict[str, dict[str, float]]:
-        """A black patch over a ninth of the picture: the asked views by the level of noise."""
+        """A black patch over a ninth of the picture, and noise on every pixel: the asked views by the level of
+        noise."""
         third = self.task.size // 3
-        rgb = self.given.clone()
-        rgb[:, :, third : 2 * third, third : 2 * third] = -1
-        return {
-            f"noise {level:g}": vs.scores(
-                vs.shown(self.task, self.reconstructed(rgb, level), self.elsewhere), self.held.asked
-            )
-            for level in LEVELS
-        }
+        patch = self.given.clone()
+        patch[:, :, third : 2 * third, third : 2 * third] = -1
+        grain = torch.randn(self.given.shape, generator=torch.Generator().manual_seed(1)).to(self.given)
+        grainy = (self.given + GRAIN * grain).clamp(-1, 1)
+        rows: dict[str, dict[str, float]] = {}
+        for level in LEVELS:
+            codes = {"patch": self.reconstructed(patch, level), "grain": self.reconstructed(grainy, level)}
+            found = {k: vs.scores(vs.shown(self.task, c, self.elsewhere), self.held.asked) for k, c in codes.items()}
+            rows[f"noise {level:g}"] = {f"{name}, {k}": v for k, row in found.items() for name, v in row.items()}
+        return rows
 
     def filled(self) -> tuple[Tensor, Tensor, list[Code]]:
         """The right half of each picture as a hole [B, 1, S, S], the filled pictures and their scenes."""
         hole = torch.zeros_like(self.given[:, :1])
         hole[..., self.task.size // 2 :] = 1
-        codes = self.task.inpainted(self.given, hole, self.camera, torch.Generator().manual_seed(0), self.steps)
+        codes = self.task.inpainted(self.given, hole, self.camera, generator(), self.steps)
         return hole, vs.shown(self.task, codes, self.camera)[:, 0], codes
 
     def holes(self) -> dict[str, dict[str, float]]:
@@ -127,8 +141,6 @@ class Bench:
         codes = self.reconstructed(self.given, LEVELS[0])
         own, other = vs.shown(self.task, codes, self.camera)[:, 0], vs.shown(self.task, codes, self.elsewhere)
         hole, made, _ = self.filled()
-        drawn = self.task.draw(few, torch.Generator().manual_seed(0), self.steps)
-        sides = [vs.shown(self.task, drawn, self.task.around(torch.full((few,), a)))[:, 0] for a in (0.6, 2.7, 4.7)]
         rows = [self.given, own, self.held.asked[:, 0], other[:, 0], torch.where(hole > 0, 0.0, self.given), made]
-        vs.write_sheet([*(row[:few] for row in rows), *sides], path)
+        vs.write_sheet([row[:few] for row in rows], path)
         return path

@@ -54,10 +54,10 @@ class RenderDiffusion(ThroughRendering):
         o, data = self.options, self.data.options
         if data.images < o.batch:
             raise UserError(f"data.images={data.images} is too little: a step looks at batch={o.batch} pictures")
-        if data.size % (1 << (len(o.network.channels) - 1)):
-            raise UserError(
-                f"data.size={data.size} cannot be halved {len(o.network.channels) - 1} times, as network.channels wants"
-            )
+        levels = len(o.network.channels) - 1
+        if data.size % (o.network.patch << levels):
+            cut = f"cut into squares of {o.network.patch} pixels, and these " if o.network.patch > 1 else ""
+            raise UserError(f"data.size={data.size} cannot be {cut}halved {levels} times, as network.channels wants")
 
     def network(self, geometry: Any) -> nn.Module:
         o = self.options

@@ -110,6 +110,33 @@ class Spy(torch.nn.Module):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_an_earlier_answer_is_heard_only_where_training_showed_one(share: float) -> None:
+    task = tiny(f"self_condition={share}")
+    heard: list[float] = []
+    network = task.average.model["network"]
+
+    def note(_: Any, args: tuple[Seen]) -> None:
+        heard.append(float(args[0].guess.abs().sum()))
+
+    network.register_forward_pre_hook(note)
+    task.draw(1, seeded(), steps=3)
+    assert heard[0] == 0 and all((value > 0) == (share > 0) for value in heard[1:])
+
+
+@torch.no_grad()
+def test_pictures_enter_and_planes_leave_in_squares_of_pixels() -> None:
+    task = tiny("network.patch=2")
+    network = task.live["network"]
+    assert network.unet.config.in_channels == 6 * 4 and network.unet.config.sample_size == 4
+    rgb, cameras = pictures(1)
+    (code,) = network(Seen(rgb[:, None], torch.tensor([[100]]), cameras, 0 * rgb[:, None]))
+    assert code["planes"].shape == (3, 2, 8, 8)
+    with pytest.raises(UserError, match="cannot be cut into squares of 8 pixels, and these halved 1 times"):
+        tiny("network.patch=8")
+
+
+@torch.no_grad()
 def test_a_given_picture_starts_where_its_noise_says(task: Any) -> None:
     rgb, cameras = pictures(2)
     network = task.average.model["network"]
@@ -165,10 +192,12 @@ def test_a_run_is_fitted_and_scored(tmp_path: Path) -> None:
     job = load_job("render-diffusion-smoke", [*TINY, "steps=2", "checkpoint_every=2"], get_registry())
     run = run_job(job, get_registry(), folder=tmp_path / "run", quiet=True)
     assert run.state == "finished"
-    table = evaluate(run.folder, None, objects=2, steps=2, output=tmp_path / "eval")
+    table = evaluate(run.folder, None, objects=2, steps=2, samples=2, output=tmp_path / "eval")
     assert {"psnr, given", "psnr", "ssim", "depth"} == set(table["reconstruction"]["noise 0"])
     assert set(table["holes"]) == {"filled", "grey in the hole"}
-    assert (tmp_path / "eval" / "render-diffusion.png").is_file()
+    assert set(table["from nothing"]) == {"unseen objects", "random weights", "samples"}
+    assert {"psnr, patch", "psnr, grain"} < set(table["damaged pictures"]["noise 0.2"])
+    assert all((tmp_path / "eval" / f"{name}.png").is_file() for name in ("render-diffusion", "samples"))
     with pytest.raises(UserError, match="is a run of 'render-diffusion', not of Viewset"):
         from plugins.viewset.viewset import Viewset
 

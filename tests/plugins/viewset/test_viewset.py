@@ -190,10 +190,12 @@ def test_a_run_resumes_is_scored_and_starts_a_lift(tmp_path: Path) -> None:
     assert again.state == "finished"
     states = [r.task().state_dict() for r in (whole, again)]  # type: ignore[attr-defined]
     assert all(torch.equal(states[0][k], states[1][k]) for k in states[0])
-    table = evaluate(whole.folder, None, objects=2, draws=2, steps=2, output=tmp_path / "eval")
+    table = evaluate(whole.folder, None, objects=2, draws=2, azimuth=90, samples=2, steps=2, output=tmp_path / "eval")
     assert list(table["views"]) == ["0 clean", "1 clean", "2 clean", "3 clean", "1 clean, one step"]
     assert {"given picture", "mean picture", "nearest training object"} == set(table["baselines"])
-    assert (tmp_path / "eval" / "viewset.png").is_file() and table["draws"]["1 clean"]["spread, back"] > 0
+    assert all((tmp_path / "eval" / f"{name}.png").is_file() for name in ("viewset", "draws", "samples"))
+    assert table["draws"]["1 clean"]["spread, back"] > 0
+    assert set(table["from nothing"]) == {"unseen objects", "random weights", "samples"}
     picture = tmp_path / "box.png"
     pixels = torch.zeros(32, 32, 4, dtype=torch.uint8)
     pixels[8:24, 6:26] = torch.tensor([200, 40, 40, 255], dtype=torch.uint8)
