@@ -272,5 +272,20 @@ def test_the_last_view_is_drawn_from_all_planes(task: Any) -> None:
 
     rgb, cameras = unseen(task, 2)
     assert rgb.shape == (2, 5, 3, 16, 16) and len(cameras) == 10 and task.data.options.split == "train"
-    drawn = draw_beside(task, rgb, cameras, 1, 2, seed=0)
+    drawn, codes, own = draw_beside(task, rgb, cameras, 1, 2, seed=0)
     assert drawn.shape == rgb.shape and not torch.equal(drawn[0], drawn[1])
+    assert torch.equal(own.c2w[4:], cameras.c2w[5:9]) and len(codes) == 2
+    again = task.pictures(task.average.model["look"], codes[1:], cameras[9:])
+    torch.testing.assert_close(drawn[1, 4], again[0, 0])
+
+
+def test_sets_may_be_larger_than_in_training(task: Any) -> None:
+    from plugins.ib_planes.evaluate import agreement, draw_beside, moved_apart, unseen
+
+    rgb, cameras = unseen(task, 2, most=6)
+    assert rgb.shape[1] == 8
+    drawn, codes, own = draw_beside(task, rgb, cameras, 6, 2, seed=0)
+    assert drawn.shape[1] == 8 and codes[0]["planes"].shape[0] == 7 and len(own) == 14
+    nothing, codes, own = draw_beside(task, rgb, cameras, 0, 2, seed=0)
+    assert nothing.shape[1] == 5 and 0 < agreement(task, codes, own) <= 100
+    assert moved_apart(task, 2) < 1e-3
