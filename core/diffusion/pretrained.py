@@ -24,6 +24,7 @@ from core.diffusion.folder import Pipeline, network_config, open_pipeline
 from core.diffusion.latent import KINDS, LatentPrior, LatentSpace, pixels_per_latent, resolved
 from core.diffusion.lora import Lora
 from core.diffusion.process import DiffusionProcess
+from core.diffusion.single_file import as_folder, is_single_file
 from core.diffusion.texts import Said, TextCache, clip_length, clip_windows
 from core.diffusion.tokens import read_tokens
 from core.errors import UserError
@@ -36,7 +37,9 @@ class PretrainedConfig(BaseConfig):
     """Options of every prior with public weights."""
 
     model: str = Field(min_length=1)
-    """A local folder, or a name that the hub (or a plugin's ``resolve_model``) knows."""
+    """A local folder, a name that the hub (or a plugin's ``resolve_model``) knows, or a single-file checkpoint."""
+    structure: str | None = None
+    """Of a single file: a folder, or a name as above, whose configurations and tokenizers describe its networks."""
     precision: Precision = "float32"
     """Weights and arithmetic of the denoiser, weights of the text towers; float16 needs a GPU."""
     image_size: int | None = Field(None, ge=8)
@@ -107,8 +110,18 @@ class Pretrained(LatentSpace):
             UserError: it is missing, damaged, or another pipeline's.
         """
         source = resolved(options.model, context)
+        if is_single_file(source):
+            source = str(as_folder(source, cls.described_by(options, context), cls.pipelines))
         more = {"variant": options.variant, "revision": options.revision}
         return open_pipeline(source, cls.kinds, cls.pipelines, context, optional=cls.optional, **more)
+
+    @classmethod
+    def described_by(cls, options: Any, context: Context) -> str | None:
+        """Where the configurations of the networks are, of a model that may be a single file."""
+        source = resolved(options.model, context)
+        if not is_single_file(source):
+            return source
+        return None if options.structure is None else resolved(options.structure, context)
 
     def load_networks(self, pipeline: Pipeline, options: Any) -> dict[str, Any]:
         """What stays in memory: autoencoder, denoiser, scheduler. Override to add parts."""
@@ -127,7 +140,7 @@ class Pretrained(LatentSpace):
 
     @classmethod
     def space(cls, options: Any, context: Context) -> tuple[int, int, int]:
-        source = resolved(options.model, context)
+        source = cls.described_by(options, context) or str(cls.open(options, context).folder)
         vae = network_config(source, "vae", options.revision) if "vae" in cls.kinds else None
         channels, pixels = (3, 1) if vae is None else (int(vae["latent_channels"]), pixels_per_latent(vae))
         if options.image_size is not None:
