@@ -1,12 +1,13 @@
-"""Checkpoints of LSGM, and of models built on its code (LION): ``.pt`` files that the user supplies.
+"""Published checkpoints: ``.pt`` files that the user supplies.
 
-A file holds ``vae_state_dict`` and ``dae_state_dict`` (the score models) beside the settings of its training. Moving
-averages, where there are any, lie in the states of the two optimisers, one tensor ``ema`` per parameter in the order of
-the parameters.
+:func:`read` and :func:`fill` serve all. A file of LSGM, or of a model built on its code (LION), holds
+``vae_state_dict`` and ``dae_state_dict`` (the score models) beside the settings of its training. Moving averages, where
+there are any, lie in the states of the two optimisers, one tensor ``ema`` per parameter in the order of the parameters.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +20,19 @@ _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 _OPTIMIZERS = {"vae_state_dict": "vae_optimizer", "dae_state_dict": "dae_optimizer"}
 
 
-def read(path: Path, whose: str) -> dict[str, Any]:
+def read(path: Path, whose: str, keys: Sequence[str] = tuple(_OPTIMIZERS)) -> dict[str, Any]:
     """The content of a checkpoint, read without running anything in it.
 
     Args:
         whose: name of the model, for messages.
+        keys: of the dictionaries that it must hold.
 
     Raises:
         UserError: the file is missing, empty, truncated, of another kind, or would run code.
     """
-    expected = f"expected a published {whose} checkpoint (a .pt file with {' and '.join(_OPTIMIZERS)})"
+    expected = f"expected a published {whose} checkpoint (a .pt file with {' and '.join(keys)})"
     content = read_pickled(path, expected)
-    missing = [key for key in _OPTIMIZERS if not isinstance(content, dict) or not isinstance(content.get(key), dict)]
+    missing = [key for key in keys if not isinstance(content, dict) or not isinstance(content.get(key), dict)]
     if missing:
         raise UserError(f"{path} has no {' and no '.join(missing)}; {expected}")
     return dict(content)

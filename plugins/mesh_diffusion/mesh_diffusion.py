@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
@@ -20,6 +21,8 @@ from core.generative.drawing import class_of
 from core.generative.scene import LookConfig, mesh_scene
 from core.meshing.cleanup import compact, largest_parts, taubin
 from core.types import Cameras, Mesh
+from plugins.mesh_diffusion.checkpoint import load_published
+from plugins.mesh_diffusion.ddpm import Ddpm3d
 from plugins.mesh_diffusion.fitting import Space
 from plugins.mesh_diffusion.grids import fitted_grids
 from plugins.mesh_diffusion.lattice import tet_grid
@@ -44,6 +47,8 @@ class SamplingConfig(BaseConfig):
     """Classifier-free guidance where a class is asked for; 1 is none."""
     smallest: float = Field(default=0.05, ge=0, lt=1)
     """Loose parts with a smaller share of the largest one's area are dropped."""
+    up: Literal["y", "z"] = "z"
+    """The grid's axis that is up in the world; y for published checkpoints, which learned from ShapeNet."""
     smooth: int = Field(default=0, ge=0)
     """Rounds of Taubin smoothing of a drawn mesh; a few are published. Evaluation measures meshes without it."""
 
@@ -79,6 +84,9 @@ class MeshDiffusion(Generator):
         """The denoiser."""
         sampling: SamplingConfig = SamplingConfig()
         """How grids are drawn."""
+        start: Path | None = None
+        """A published checkpoint (`.pt`) of the same sizes that training goes on from; `network.layout` must be
+        `published`."""
 
     def __init__(self, options: Any, context: Context) -> None:
         super().__init__(options, context)
@@ -89,7 +97,10 @@ class MeshDiffusion(Generator):
         self.process = DiffusionProcess(torch.cumprod(1 - betas, 0), options.prediction)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(context.generator("mesh-diffusion").initial_seed() % 2**32)
-            self.live: Any = Unet3d(options.network, self.space.grid.mask, len(self.data.categories))
+            kind = Ddpm3d if options.network.layout == "published" else Unet3d
+            self.live: Any = kind(options.network, self.space.grid.mask, len(self.data.categories))
+        if options.start is not None:
+            load_published(options.start, self.live)
         self.average = Average(self.live, options.average)
         self._pool: tuple[Tensor, Tensor] | None = None
 
@@ -97,6 +108,12 @@ class MeshDiffusion(Generator):
         o, data = self.options, self.data
         if not hasattr(data, "shape") or not hasattr(data, "categories"):
             raise UserError(f"data: '{o.data.name}' gives no solids; data=procedural-shapes does")
+        if o.network.layout == "published":
+            self._check_published()
+        elif o.start is not None:
+            raise UserError(
+                "start: published checkpoints fit network.layout=published only, as in mesh-diffusion-paper"
+            )
         unit = o.network.fold * 2 ** (len(o.network.widths) - 1)
         if o.resolution % unit:
             raise UserError(
@@ -108,6 +125,12 @@ class MeshDiffusion(Generator):
                 f"data.count={len(data)} is too little: a batch has {o.batch} shapes and there are "
                 f"{len(data.categories)} classes"
             )
+
+    def _check_published(self) -> None:
+        """Refuse sizes that the published layout does not have."""
+        network = self.options.network
+        if network.fold != 1 or network.channels % 32:
+            raise UserError("network.layout=published: network.fold must be 1 and network.channels a multiple of 32")
 
     @property
     def device(self) -> torch.device:
@@ -234,6 +257,9 @@ class MeshDiffusion(Generator):
             raise UserError("a sample came out empty: no vertex is inside; the run was too short, or take another seed")
         if self.options.sampling.smooth:
             mesh = _smoothed(mesh, self.options.sampling.smooth)
+        if self.options.sampling.up == "y":
+            x, y, z = mesh.vertices.unbind(-1)
+            mesh = Mesh(torch.stack([x, -z, y], -1), mesh.faces)
         return mesh_scene(mesh, self.options.look, self.context, "mesh-diffusion", prompt)
 
     @torch.no_grad()

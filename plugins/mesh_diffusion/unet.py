@@ -7,7 +7,7 @@ the sizes that a CPU affords, most of the work is then in channels and not in em
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from diffusers.models.embeddings import TimestepEmbedding, Timesteps
@@ -25,6 +25,9 @@ VALUES = 4
 class NetworkConfig(BaseConfig):
     """Sizes of the network."""
 
+    layout: Literal["compact", "published"] = "compact"
+    """How blocks follow one another: fewer of them, or as in the authors' checkpoints (`start`)."""
+
     channels: int = Field(default=48, ge=8, multiple_of=8)
     """Width of the finest level."""
     widths: list[int] = Field(default=[1, 2], min_length=1)
@@ -34,7 +37,9 @@ class NetworkConfig(BaseConfig):
     attention: list[int] = [6]
     """Sides, in cells, at which cells attend to each other."""
     fold: int = Field(default=2, ge=1)
-    """Side of the blocks of cells that become channels; 1 is the published network."""
+    """Side of the blocks of cells that become channels; 1 in the published layout."""
+    kernel: Literal[3, 5] = 3
+    """Side of the first and the last convolution in the published layout: 3 at resolution 64, 5 at 128."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """In residual blocks."""
 
