@@ -26,6 +26,7 @@ def load_published(path: Path, vae: nn.Module, score: nn.Module) -> None:
     """
     content = read(path)
     found = {vae_name(key): value for key, value in averaged(content, "vae_state_dict").items()}
+    found.setdefault("own_scale", torch.ones_like(vae.state_dict()["own_scale"]))
     published.fill(vae, found, f"vae_state_dict of {path}")
     found = {score_name(key): value for key, value in averaged(content, "dae_state_dict").items()}
     found.setdefault("active", torch.ones_like(score.state_dict()["active"]))

@@ -111,6 +111,8 @@ class Lsgm(Generator):
         ]
 
     def update(self, step: Step) -> None:
+        if self.options.train != "prior":
+            self.vae.own_scale.fill_(self.options.own_scale.at(step.index, step.total))
         if step.index == 0 and self.options.inactive and self.options.train == "joint":
             self._pin(step)
 

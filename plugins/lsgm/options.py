@@ -44,6 +44,8 @@ class LsgmConfig(BaseConfig):
     """Channels whose mean divergence from N(0, I) is below so many nats when joint training begins stay N(0, I)."""
     kl: Schedule = Schedule([(0, 1.0)])
     """Weight of the divergence of the posterior from the prior."""
+    own_scale: Schedule = Schedule([(0, 1.0)])
+    """How far a pixel's scale is its own, from 0 (a picture has one) to 1; 0 first keeps objects from staying grey."""
     smooth: float = Field(1e-2, ge=0)
     """Weight of the sum of the largest singular values of all convolutions."""
     vae_rate: float = Field(1.0, gt=0)

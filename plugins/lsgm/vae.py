@@ -80,6 +80,9 @@ class Vae(nn.Module):
         options: its sizes.  size: S, which the resolutions must divide.
     """
 
+    own_scale: Tensor
+    """How far a pixel's scale is its own, see :class:`~plugins.lsgm.pixels.Pixels`."""
+
     def __init__(self, options: VaeConfig, size: int) -> None:
         super().__init__()
         self.options, self.size = options, size
@@ -87,6 +90,7 @@ class Vae(nn.Module):
         self.outer = len(widths) - o.scales
         self.side = size // 2 ** (len(widths) - 1)
         expand_inner, expand_outer = (6, 3) if o.decoder == "mobile" else (0, 0)
+        self.register_buffer("own_scale", torch.ones(()))
         self.prior_ftr0 = nn.Parameter(torch.rand(widths[-1], self.side, self.side))
         self.stem = Conv(3, widths[0])
         self.pre_process = nn.ModuleList()
@@ -179,7 +183,7 @@ class Vae(nn.Module):
                 made = cell(made)
         for cell in self.post_process:
             made = cell(made)
-        return OUTPUTS[self.options.output](self.image_conditional(made))
+        return OUTPUTS[self.options.output](self.image_conditional(made), self.own_scale)
 
     def decode(self, top: Tensor, noise: Noise) -> Pixels:
         """The pixels' distribution for latents [B, groups L, h, w]; finer groups are drawn from N(0, I)."""

@@ -91,6 +91,16 @@ def test_terms_are_sums_in_nats() -> None:
     assert float(losses["kl"].detach()) == pytest.approx(0.5 * (step.metrics["kl_0"] + step.metrics["kl_1"]), rel=1e-5)
 
 
+def test_the_share_of_own_scales_follows_its_schedule_and_is_kept() -> None:
+    task = tiny("vae", own_scale={"from": 0.0, "to": 1.0})
+    for index, wanted in ((0, 0.0), (9, 1.0)):
+        step = Step(index=index, total=10)
+        task.update(step)
+        task.adapt(step, None)
+        assert float(task.vae.own_scale) == float(task.average.model["vae"].own_scale) == pytest.approx(wanted)
+    assert "live.vae.own_scale" in task.state_dict(), "an evaluation knows with which pixels a stage ended"
+
+
 def test_stages_hand_over(joint: Lsgm) -> None:
     first = tiny("vae")
     with torch.no_grad():

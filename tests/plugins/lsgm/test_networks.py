@@ -85,6 +85,34 @@ def test_the_mixture_is_a_distribution_over_colours() -> None:
     assert mixture.mean().shape == (1, 3, 1, 1) and float(mixture.mean().abs().max()) <= 1
 
 
+def test_a_shared_scale_leaves_the_object_its_gradient() -> None:
+    """Small scales on a flat background take nearly all of the mean's gradient; one scale for all shares it out."""
+    x = torch.zeros(1, 3, 4, 4)
+    x[..., 2:, 2:] = 0.8  # the object
+    mean = torch.where(x > 0, 0.0, 0.02).expand(1, 3, 4, 4).clone()
+    log_scale = torch.where(x > 0, -0.5, -6.0)
+    share = {}
+    for own in (0.0, 1.0):
+        wanted = mean.clone().requires_grad_()
+        pixels = Logistic(torch.cat([wanted, log_scale], 1), own)
+        pixels.log_prob(levels_of(x)).sum().backward()
+        grad = wanted.grad.abs()  # type: ignore[union-attr]
+        share[own] = float(grad[x > 0].sum() / grad.sum())
+        uniform = log_scale.mean() if own == 0 else log_scale
+        torch.testing.assert_close(pixels.log_scale, uniform.expand_as(log_scale).contiguous())
+    assert share[1.0] < 0.001 and share[0.0] > 0.25, "of a quarter of the picture"
+    mixture = Mixture(torch.randn(2, Mixture.channels, 3, 3, generator=seeded()), 0.0)
+    assert (
+        float(mixture.log_scale[0].std()) < 1e-6
+        and mixture.log_scale[0, 0, 0, 0, 0] != mixture.log_scale[1, 0, 0, 0, 0]
+    )
+
+
+def levels_of(x: Tensor) -> Tensor:
+    """Pictures [B, 3, H, W] in [-1, 1], of 8 bits."""
+    return levels(((x + 1) / 2).permute(0, 2, 3, 1))
+
+
 def test_bits_of_uniform_pixels_are_eight() -> None:
     assert bits_per_value(12 * math.log(256), (3, 2, 2)) == pytest.approx(8)
     wide = Logistic(torch.cat([torch.zeros(1, 3, 2, 2), torch.full((1, 3, 2, 2), 0.0)], 1))
