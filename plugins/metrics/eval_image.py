@@ -20,6 +20,7 @@ from torch import Tensor
 from core.config.loading import load_job
 from core.contracts import Context
 from core.discovery import get_registry
+from core.errors import UserError
 from core.job import run_job
 from core.meshing.compare import chamfer, f_scores, volume_iou
 from core.meshing.sampling import sample_surface
@@ -39,6 +40,7 @@ COLUMNS = {
 
 def evaluate(
     way: Annotated[list[str] | None, typer.Option(help="A way of image.yaml, or a preset; repeatable.")] = None,
+    run: Annotated[list[Path] | None, typer.Option(help="A fitted generator's run, one more way; repeatable.")] = None,
     objects: Annotated[int, typer.Option(help="How many objects; 0 takes all.")] = 0,
     given: Annotated[Path | None, typer.Option(help="A YAML file in the place of the shipped list.")] = None,
     output: Annotated[Path, typer.Option(help="Folder that receives the runs.")] = Path("runs/eval-image"),
@@ -47,12 +49,22 @@ def evaluate(
     """Novel-view PSNR, SSIM, CLIP distance and mask IoU, Chamfer, volume IoU, F-scores, time and memory."""
     ways: dict[str, Any] = read_yaml(given or Path(__file__).with_name("image.yaml")).get("ways", {})
     chosen = {name: ways.get(name, {"config": name}) for name in way or ways}
+    kinds = None
+    for folder in run or []:
+        name, knows = generator_of(folder)
+        chosen[name] = {"config": name, "options": [f"init.run={folder.resolve()}"]}
+        kinds = knows if kinds is None or knows is None else kinds & knows
+    asked = given_objects(given, objects, kinds)
+    if not asked:
+        raise UserError(
+            f"no object that is asked for is of a kind that all runs know ({', '.join(sorted(kinds or []))})"
+        )
     perceptual = _perceptual()
     rows: list[dict[str, Any]] = []
     print(f"{'way':<22}{'object':<18}" + "".join(f"{c:>16}" for c in COLUMNS))
     for name, what in chosen.items():
         sheet = []
-        for one in given_objects(given, objects):
+        for one in asked:
             row, seen = measure(one, what, option or [], output / name, perceptual)
             rows.append({"way": name, "object": one.label, **row})
             sheet.append(seen)
@@ -62,6 +74,25 @@ def evaluate(
     print(f"SSIM by scikit-image; clip_distance: 1 - cosine of the embedded CLIP (no LPIPS weights here); {machine()}")
     totals = {name: mean([r for r in rows if r["way"] == name]) for name in chosen}
     return {"rows": rows, "totals": totals, "machine": machine()}
+
+
+def generator_of(folder: Path) -> tuple[str, set[str] | None]:
+    """The name of a run's generator, which is that of the preset that starts from it, and the kinds of objects that it
+    was fitted to (None: all).
+
+    Raises:
+        UserError: it is no run, or no preset makes an object of a picture by such a generator.
+    """
+    job = read_yaml(folder / "config.yaml")
+    name, data = (job.get("task"), job.get("data") or {}) if isinstance(job, dict) else (None, {})
+    try:
+        lift = load_job(str(name), [f"init.run={folder}"], get_registry(), {"image": "any.png"}).resolved
+    except UserError:
+        lift = {}
+    if not lift.get("init") or lift["data"]["type"] != "given-views":
+        raise UserError(f"{folder} is a run of '{name}', and no preset makes an object of a picture by one")
+    kinds = data.get("categories")
+    return str(name), set(kinds) if kinds else None
 
 
 def print_row(row: dict[str, Any]) -> None:

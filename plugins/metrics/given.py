@@ -56,8 +56,11 @@ class Given:
         return path
 
 
-def given_objects(file: Path | None, count: int) -> list[Given]:
+def given_objects(file: Path | None, count: int, kinds: set[str] | None = None) -> list[Given]:
     """The objects of a YAML file, the shipped one by default; ``count`` of them, 0 for all.
+
+    Args:
+        kinds: leave out objects of other kinds, and take those under ``more`` too.
 
     Raises:
         UserError: the file cannot be read, or holds something else.
@@ -67,6 +70,8 @@ def given_objects(file: Path | None, count: int) -> list[Given]:
     listed = read.get("objects") if isinstance(read, dict) else None
     if not isinstance(listed, list) or not all(isinstance(o, dict) and "azimuth" in o for o in listed):
         raise UserError(f"{file} must hold a list 'objects' of mappings, each with its azimuth")
+    if kinds is not None:
+        listed = [one for one in [*listed, *read.get("more", [])] if one["category"] in kinds]
     source = get_registry().find("data", "procedural-views").load()
     made = []
     for one in listed[: count or None]:
