@@ -34,9 +34,10 @@ def evaluate(
     output: Annotated[Path, typer.Option(help="Folder that receives the pictures.")] = Path("runs/eval-unclip"),
 ) -> dict[str, Any]:
     """The prior, the pictures, the decoder's use of its embedding, guidance and changes of words."""
-    family, o = opened(run)
+    family, o, kinds = opened(run)
     o = o.model_copy(update={"decoder_steps": steps})
-    bench = Bench(family, o, _pool(split, captions, 11), _pool("train", gallery, 0), min(samples, captions))
+    held, known = _pool(split, captions, 11, kinds), _pool("train", gallery, 0, kinds)
+    bench = Bench(family, o, held, known, min(samples, captions))
     table = {"prior": bench.prior(), "pictures": bench.pictures(), "decoder": bench.decoder(), "words": bench.words()}
     for title, rows in table.items():
         print(f"\n{title}")
@@ -48,20 +49,21 @@ def evaluate(
     return table | {"machine": machine, "split": split, "captions": captions, "samples": bench.count, "steps": steps}
 
 
-def opened(run: Path) -> tuple[Family, SamplingConfig]:
-    """The family of a run with its settings of sampling, or of a folder with the usual ones."""
+def opened(run: Path) -> tuple[Family, SamplingConfig, tuple[str, ...]]:
+    """The family of a run, its settings of sampling and the kinds it was shown, all if none; the usual of a folder."""
     from core.run import open_run
 
     if not (run / "config.yaml").is_file():
-        return load_family(run), SamplingConfig()
+        return load_family(run), SamplingConfig(), ()
     task: Any = open_run(run).task()
     task.eval()
-    return task.family(), task.options.sampling
+    return task.family(), task.options.sampling, tuple(getattr(task.data.options, "categories", ()))
 
 
-def _pool(split: str, images: int, seed: int) -> dict[str, Any]:
+def _pool(split: str, images: int, seed: int, kinds: tuple[str, ...]) -> dict[str, Any]:
     data = get_registry().find("data", "procedural").load()
-    return data(data.Config(split=split, images=images, seed=seed), Context()).take(torch.arange(images).numpy())
+    options = data.Config(split=split, images=images, seed=seed, categories=kinds)
+    return data(options, Context()).take(torch.arange(images).numpy())
 
 
 class Bench:

@@ -42,7 +42,9 @@ class DecoderConfig(BaseConfig):
     size: int = Field(default=32, ge=8)
     """Side of its pictures in pixels."""
     channels: tuple[int, ...] = (16, 48, 96, 128)
-    """Width at each resolution, the finest first; all but the finest attend."""
+    """Width at each resolution, the finest first."""
+    attended: int | None = Field(default=None, ge=1)
+    """How many of the coarsest resolutions attend, never the finest; null: all but it."""
     layers: int = Field(default=1, ge=1)
     """Residual blocks at each resolution."""
     head: int = Field(default=16, ge=4)
@@ -57,6 +59,11 @@ class DecoderConfig(BaseConfig):
     """Share of pictures whose embedding is replaced by the learned null in training."""
     text_drop: float = Field(default=0.5, ge=0, le=1)
     """Share of pictures whose text is kept from it, drawn apart from the other; 1: it never hears text."""
+    min_snr: float | None = Field(default=None, gt=0)
+    """Signal-to-noise ratio from which on a picture's error counts less (Hang et al. 2023), 5 there; null: never."""
+    coarse: float = Field(default=0.0, ge=0)
+    """Weight of the error of means over the picture, its quarters and sixteenths; without it backgrounds stay tinted
+    for long, since a picture's mean is one of so many numbers."""
     vlb: float = Field(default=1e-3, ge=0)
     """Weight of the variational bound, which teaches the variance, summed over timesteps in bits per number."""
 
@@ -103,12 +110,14 @@ def build_decoder(o: DecoderConfig, embedding: int) -> dict[str, Any]:
     """``text_proj`` and ``decoder``."""
     from diffusers import UNet2DConditionModel
 
-    levels = len(o.channels)
     time = max(4 * o.channels[0], TIME)
+    most = len(o.channels) - 1
+    attended = most if o.attended is None else min(o.attended, most)
+    plain = len(o.channels) - attended
     decoder = UNet2DConditionModel(
         sample_size=o.size, in_channels=3, out_channels=6, block_out_channels=o.channels, layers_per_block=o.layers,
-        down_block_types=("ResnetDownsampleBlock2D", *("SimpleCrossAttnDownBlock2D",) * (levels - 1)),
-        up_block_types=(*("SimpleCrossAttnUpBlock2D",) * (levels - 1), "ResnetUpsampleBlock2D"),
+        down_block_types=("ResnetDownsampleBlock2D",) * plain + ("SimpleCrossAttnDownBlock2D",) * attended,
+        up_block_types=("SimpleCrossAttnUpBlock2D",) * attended + ("ResnetUpsampleBlock2D",) * plain,
         mid_block_type="UNetMidBlock2DSimpleCrossAttn", cross_attention_dim=o.context, class_embed_type="identity",
         attention_head_dim=o.head, resnet_time_scale_shift="scale_shift", norm_num_groups=o.groups,
         time_embedding_dim=None if time == 4 * o.channels[0] else time,
@@ -118,6 +127,13 @@ def build_decoder(o: DecoderConfig, embedding: int) -> dict[str, Any]:
         cross_attention_dim=o.context,
     )  # fmt: skip
     return {"text_proj": projection, "decoder": decoder}
+
+
+def plain_attention(decoder: Any) -> None:
+    """Attention as products and a softmax: of PyTorch's fused kernel for CPUs, the way back is slow in bfloat16."""
+    from diffusers.models.attention_processor import AttnAddedKVProcessor
+
+    decoder.set_attn_processor(AttnAddedKVProcessor())
 
 
 def build_upsampler(o: UpsamplerConfig) -> Any:

@@ -63,20 +63,52 @@ def decoder_loss(
     seen = keep(o.embedding_drop, len(pictures), generator, pictures.device)
     heard = told.where(keep(o.text_drop, len(pictures), generator, pictures.device), empty)
     null = projection.learned_classifier_free_guidance_embeddings
-    states, added = projection(
-        image_embeddings=torch.where(seen[:, None], embedding, null), prompt_embeds=heard.embedding,
-        text_encoder_hidden_states=heard.states, do_classifier_free_guidance=False,
-    )  # fmt: skip
+    with torch.autocast(pictures.device.type, enabled=False):  # embeddings lie close together: eight bits blur them
+        states, added = projection(
+            image_embeddings=torch.where(seen[:, None], embedding, null), prompt_embeds=heard.embedding,
+            text_encoder_hidden_states=heard.states, do_classifier_free_guidance=False,
+        )  # fmt: skip
     noisy = process.add_noise(pictures, noise, t)
     output = networks["decoder"](
         noisy, t, states, class_labels=added, attention_mask=context_mask(heard.mask, projection)
     ).sample.float()
     guess, share = output.chunk(2, 1)
-    losses = {"noise": F.mse_loss(guess, noise)}
+    weight = noise_weight(process, t, o.min_snr)
+    losses = {"noise": ((guess - noise).square().flatten(1).mean(1) * weight).mean()}
+    if o.coarse:
+        losses["coarse"] = o.coarse * (coarse_error(guess - noise) * weight).mean()
     if o.vlb:
         bound = variational_bound(scheduler, pictures, noisy, t, guess, share).mean()
         losses["variance"] = o.vlb * process.steps * bound
     return losses
+
+
+def noise_weight(process: DiffusionProcess, t: Tensor, most: float | None) -> Tensor:
+    """[B] weights in (0, 1] of the squared errors on the noise at timesteps ``t`` [B].
+
+    A network that tells the noise has an error on the picture of weight SNR; it is held at ``most`` (min-SNR, Hang et
+    al. 2023), without which short training is spent on grain.
+    """
+    if most is None:
+        return torch.ones_like(t, dtype=torch.float32)
+    bar = process.alphas_cumprod.to(t.device)[t]
+    return (most * (1 - bar) / bar).clamp(max=1).float()
+
+
+COARSE = (1, 2, 4)
+"""Sides of the grids of means that :func:`coarse_error` looks at."""
+
+
+def coarse_error(error: Tensor) -> Tensor:
+    """[B] mean squares of ``error`` [B, C, H, W] after pooling to coarse grids, white noise of variance 1 having 1.
+
+    After the multi-scale loss of Hoogeboom et al. 2023 ("simple diffusion"), whose scales are not brought to one unit.
+    """
+    scales = []
+    for side in COARSE:
+        pooled = F.adaptive_avg_pool2d(error, side)
+        scales.append(pooled.square().flatten(1).mean(1) * (error.shape[-2] * error.shape[-1] / side**2))
+    return torch.stack(scales).mean(0)
 
 
 def upsampler_loss(
@@ -89,8 +121,9 @@ def upsampler_loss(
         pictures: [B, 3, S, S] in [-1, 1].  small: the side that the decoder works at.
     """
     process = DiffusionProcess.from_scheduler(scheduler)
-    low = F.interpolate(pictures, size=(small, small), mode="bilinear", antialias=True, align_corners=False)
-    wide = torch.cat([pictures, enlarge(blurred(low, o.blur, generator), pictures.shape[-1])], 1)
+    with torch.autocast(pictures.device.type, enabled=False):  # no processor makes bfloat16 larger
+        low = F.interpolate(pictures, size=(small, small), mode="bilinear", antialias=True, align_corners=False)
+        wide = torch.cat([pictures, enlarge(blurred(low, o.blur, generator), pictures.shape[-1])], 1)
     wide = cropped(wide, round(o.crop * pictures.shape[-1]), generator)
     clean, beside = wide.chunk(2, 1)
     t, noise = draw(clean.shape, process, generator, clean)

@@ -146,7 +146,8 @@ class Tower:
             tokens = self.tokenizer(
                 part, padding="max_length", truncation=True, max_length=self.length, return_tensors="pt"
             ).to(self.text.device)
-            out = self.text(tokens.input_ids)
+            with torch.autocast(self.text.device.type, enabled=False):  # read alike in training and in sampling
+                out = self.text(tokens.input_ids)
             told = Told(out.last_hidden_state, out.text_embeds, tokens.attention_mask.bool())
             self._texts |= {text: told.take(torch.tensor([row])) for row, text in enumerate(part)}
         return Told.cat([self._texts[t] for t in texts])
@@ -158,7 +159,8 @@ class Tower:
         if x.shape[-1] != self.size:
             x = F.interpolate(x, size=(self.size, self.size), mode="bicubic", antialias=True, align_corners=False)
         mean, std = (torch.tensor(v, device=x.device).view(3, 1, 1) for v in self.normal)
-        return self.vision(pixel_values=(x.clamp(0, 1) - mean) / std).image_embeds
+        with torch.autocast(x.device.type, enabled=False):
+            return self.vision(pixel_values=(x.clamp(0, 1) - mean) / std).image_embeds
 
     def to(self, device: torch.device) -> Tower:
         """Moved in place."""

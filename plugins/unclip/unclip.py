@@ -29,6 +29,7 @@ from plugins.unclip.networks import (
     UpsamplerConfig,
     build_part,
     build_schedulers,
+    plain_attention,
     whiten,
 )
 from plugins.unclip.objectives import decoder_loss, prior_loss, upsampler_loss
@@ -70,6 +71,8 @@ class Unclip(Generator):
         known = {n: family.networks.pop(n) for n in PARTS[options.train] if n in family.networks}
         self.live = nn.ModuleDict(known).requires_grad_(True) if known else self._fresh(options.train)
         self.live.train()
+        if "decoder" in self.live and context.device.type == "cpu":
+            plain_attention(self.live["decoder"])
         if "prior" in self.live:  # statistics, not weights
             self.live["prior"].clip_mean.requires_grad_(False)
             self.live["prior"].clip_std.requires_grad_(False)
@@ -176,7 +179,14 @@ class Unclip(Generator):
         Raises:
             UserError: a network that is needed has not been trained.
         """
+        self._check_kind(getattr(asked, "prompt", ""))
         return picture(self.family(), self.options.sampling, count, asked, generator)
+
+    def _check_kind(self, prompt: str) -> None:
+        """Warn of a sentence about no kind that the training pictures show: CLIP knows more of them."""
+        kinds, nouns = getattr(getattr(self.data, "options", None), "categories", ()), getattr(self.data, "nouns", {})
+        if prompt and kinds and not any(noun in prompt.lower() for kind in kinds for noun in nouns[kind]):
+            log.warning("this unCLIP was trained on %s alone, and '%s' names none of them", ", ".join(kinds), prompt)
 
     @torch.no_grad()
     def preview(self, step: Step) -> dict[str, Any]:

@@ -11,9 +11,10 @@ import torch
 from scipy.stats import norm
 from torch import nn
 
+from core.diffusion.process import DiffusionProcess
 from plugins.unclip.folder import Family
-from plugins.unclip.networks import DecoderConfig
-from plugins.unclip.objectives import blurred, decoder_loss, upsampler_loss
+from plugins.unclip.networks import DecoderConfig, build_decoder, plain_attention
+from plugins.unclip.objectives import blurred, coarse_error, decoder_loss, noise_weight, upsampler_loss
 from plugins.unclip.sampling import Decoder, guided
 from plugins.unclip.variance import log_variance, variational_bound
 
@@ -151,6 +152,56 @@ def test_the_bound_teaches_the_variance_alone(family: Family) -> None:
     guess, share = torch.randn_like(x).requires_grad_(), torch.zeros_like(x).requires_grad_()
     variational_bound(family.schedulers["decoder_scheduler"], x, x, torch.tensor([3, 600]), guess, share).sum().backward()
     assert guess.grad is None and share.grad.abs().max() > 0
+
+
+def test_the_weight_holds_the_error_on_the_picture(family: Family) -> None:
+    process = DiffusionProcess.from_scheduler(family.schedulers["decoder_scheduler"])
+    t = torch.tensor([1, 200, 900])
+    snr = (process.alphas_cumprod / (1 - process.alphas_cumprod))[t].float()
+    assert snr[0] > 5 > snr[2]
+    weight = noise_weight(process, t, 5.0)
+    torch.testing.assert_close(weight * snr, snr.clamp(max=5.0))  # the weight of the error on the picture
+    assert torch.equal(noise_weight(process, t, None), torch.ones(3))
+
+
+def test_the_coarse_error_has_the_unit_of_white_noise() -> None:
+    noise = torch.randn(4000, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    assert float(coarse_error(noise).mean()) == pytest.approx(1.0, abs=0.05)
+    tint = torch.full((1, 3, 8, 8), 0.1)  # a mean of 0.1 at every scale: 64, 16 and 4 pixels' worth
+    torch.testing.assert_close(coarse_error(tint), torch.tensor([0.01 * (64 + 16 + 4) / 3]))
+    checks = (torch.arange(8)[:, None] + torch.arange(8)) % 2 * 2.0 - 1  # nothing but grain
+    assert float(coarse_error(checks.expand(1, 3, 8, 8)).abs().max()) < 1e-12
+
+
+@torch.no_grad()
+def test_the_coarsest_resolutions_attend(family: Family) -> None:
+    sizes = {"size": 16, "channels": (8, 16, 16), "head": 8, "context": 8, "groups": 4}
+    found = {}
+    for attended in (None, 1, 9):
+        unet = build_decoder(DecoderConfig(**sizes, attended=attended), 16)["decoder"]
+        found[attended] = [b.startswith("SimpleCrossAttn") for b in unet.config.down_block_types]
+        assert [b.startswith("SimpleCrossAttn") for b in unet.config.up_block_types] == found[attended][::-1]
+    assert found == {None: [False, True, True], 1: [False, False, True], 9: [False, True, True]}
+
+
+@torch.no_grad()
+def test_plain_attention_is_the_same_attention(family: Family) -> None:
+    parts = (family.networks["text_proj"], family.networks["decoder"])
+    told, empty = family.tower.tell(["a red mug"] * 2), family.tower.tell([""] * 2)
+    z, x, t = torch.randn(2, 16), torch.randn(2, 3, 8, 8), torch.tensor(400)
+    fused = Decoder(*parts, z, told, empty, 2.0)(x, t)
+    plain_attention(parts[1])
+    torch.testing.assert_close(Decoder(*parts, z, told, empty, 2.0)(x, t), fused, rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_clip_reads_alike_under_autocast(family: Family) -> None:
+    rgb = torch.rand(2, 16, 16, 3)
+    text, seen = family.tower.tell(["a green mug"]).embedding, family.tower.see(rgb)
+    family.tower._texts.clear()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(family.tower.tell(["a green mug"]).embedding, text)
+        assert torch.equal(family.tower.see(rgb), seen)
 
 
 def test_blur_keeps_flat_pictures_and_softens_edges() -> None:

@@ -135,6 +135,16 @@ def test_a_word_that_clip_never_saw_is_named_once(family: Family, caplog: pytest
     assert [r.getMessage() for r in caplog.records] == ["this CLIP never saw the word 'zeppelin', so nothing of it will be in the picture"]
 
 
+def test_a_kind_that_training_never_showed_is_named(run: Any, caplog: pytest.LogCaptureFixture) -> None:
+    task = run.task()
+    for prompt, warned in (("a red coffee mug", False), ("a red robot", True)):
+        caplog.clear()
+        with caplog.at_level(logging.WARNING, "maquette"):
+            task.sample(1, asked(prompt), torch.Generator().manual_seed(0))
+        told = f"this unCLIP was trained on mug, chair, house, race car alone, and '{prompt}' names none of them"
+        assert [r.getMessage() for r in caplog.records] == [told] * warned
+
+
 def test_too_little_data_and_a_family_without_clip(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="data.images=100 is too little: the spread of embeddings of 128 numbers needs at least 256"):
         fit(tmp_path / "a", "data.images=100")
