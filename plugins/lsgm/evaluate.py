@@ -33,8 +33,12 @@ def evaluate(
     draws: Annotated[int, typer.Option(help="Times at which the cross entropy of each picture is estimated.")] = 16,
     exact: Annotated[int, typer.Option(help="Pictures whose prior likelihood comes by the ODE too; slow.")] = 0,
     sheet: Annotated[Path | None, typer.Option(help="A picture of 16 samples of the last stage.")] = None,
+    reconstructions: Annotated[
+        Path | None, typer.Option(help="A picture of 16 unseen pictures above what the last stage makes of each.")
+    ] = None,
 ) -> dict[str, Any]:
-    """Bits per dimension of unseen pictures, and the Fréchet distance of samples in features of the embedded CLIP."""
+    """Bits per dimension and reconstruction of unseen pictures, and the Fréchet distance of samples in features of the
+    embedded CLIP."""
     if pictures < 2:
         raise UserError("--pictures: a distance needs two pictures at least")
     opened = open_run(run)
@@ -50,11 +54,17 @@ def evaluate(
         _show(name, row)
         last = task
     assert features is not None
-    table["references"] = features.references(pictures)
+    table["references"] = features.references(last, pictures)
     print(f"references: {_words(table['references'])}")
+    table["psnr of the mean picture"] = _psnr((unseen - unseen.mean(0)).square())
+    print(f"psnr of the mean picture: {table['psnr of the mean picture']:.2f}")
     if sheet is not None:
         drawn: Any = last.sample(16, None, torch.Generator().manual_seed(1))
         _write(sheet, torch.stack(drawn))
+    if reconstructions is not None:
+        shown = unseen[:16]
+        pairs = zip(_rgb(shown).split(8), _rgb(reconstruct(last, shown)).split(8), strict=True)
+        _write(reconstructions, torch.cat([torch.cat(pair) for pair in pairs]))
     return table
 
 
@@ -88,12 +98,13 @@ def held_out(task: Lsgm, count: int, split: str = "test") -> Tensor:
 def bound(task: Lsgm, x: Tensor, draws: int) -> dict[str, Any]:
     """Terms of the negative evidence bound in bits per dimension, under the stage's prior and under N(0, I)."""
     vae, random = task.average.model["vae"], torch.Generator().manual_seed(0)
-    groups, nats = task.options.vae.groups, torch.zeros(4, dtype=torch.float64)
+    groups, nats, error = task.options.vae.groups, torch.zeros(4, dtype=torch.float64), 0.0
     kls = torch.zeros(groups * task.options.vae.scales, dtype=torch.float64)
     for part in x.split(_BATCH):
         pixels, posteriors = vae(part, lambda shape: torch.randn(shape, generator=random))
         kl = torch.stack([p.kl().double().sum() for p in posteriors]).cpu()
         kls += kl
+        error += float((pixels.mean() - part).square().sum())
         entropy = sum(p.entropy().double().sum() for p in posteriors[:groups])
         top = vae.top([p.sample for p in posteriors])
         crossed = _cross_entropy(task, top, draws, random) if task.has_prior else kl[:groups].sum() + entropy
@@ -101,7 +112,13 @@ def bound(task: Lsgm, x: Tensor, draws: int) -> dict[str, Any]:
         nats += torch.stack([torch.as_tensor(t).cpu() for t in terms])
     rec, top_kl, finer, unit = (bits_per_value(float(n) / len(x), tuple(x.shape[1:])) for n in nats)
     rows = {"bits": rec + top_kl + finer, "reconstruction": rec, "divergence": top_kl + finer}
+    rows["psnr"] = _psnr(torch.tensor(error / x.numel()))
     return rows | {"bits under N(0, I)": rec + unit + finer, "nats of each group": (kls / len(x)).tolist()}
+
+
+def _psnr(squared: Tensor) -> float:
+    """dB of squared errors of values from -1 to 1."""
+    return float(10 * torch.log10(4 / squared.mean()))
 
 
 def _cross_entropy(task: Lsgm, top: Tensor, draws: int, random: torch.Generator) -> Tensor:
@@ -113,6 +130,14 @@ def _cross_entropy(task: Lsgm, top: Tensor, draws: int, random: torch.Generator)
         error = squared_error(task.average.model["score"], task.sde, top, times, noise)
         total += cross_entropy(task.sde, error, times).double().sum().cpu()
     return total / draws
+
+
+@torch.no_grad()
+def reconstruct(task: Lsgm, x: Tensor) -> Tensor:
+    """The mean picture [B, 3, S, S] given a sample of the latents of pictures ``x``."""
+    random = torch.Generator().manual_seed(0)
+    made = [task.average.model["vae"](p, lambda s: torch.randn(s, generator=random))[0].mean() for p in x.split(_BATCH)]
+    return torch.cat(made)
 
 
 @torch.no_grad()
@@ -157,7 +182,7 @@ class Features:
 
     def __init__(self, task: Lsgm, unseen: Tensor) -> None:
         clip = get_registry().find("metric", "clip").load()
-        self.clip, self.task = clip(clip.Config(), Context()), task
+        self.clip = clip(clip.Config(), Context())
         self.shown = _rgb(unseen)
         self.real = self._embed(self.shown)
         known = task.data.take(torch.arange(min(4096, task.data.options.images)).numpy())["rgb"]
@@ -176,16 +201,13 @@ class Features:
         return float(own / usual)
 
     @torch.no_grad()
-    def references(self, count: int) -> dict[str, float]:
-        """Distances that samples may be held against: of other real pictures, and of reconstructions."""
-        more = _rgb(self.task.pictures(held_out(self.task, count, "train")))
-        random, made = torch.Generator().manual_seed(0), []
-        for part in (self.shown.permute(0, 3, 1, 2) * 2 - 1).split(_BATCH):
-            pixels, _ = self.task.average.model["vae"](part, lambda s: torch.randn(s, generator=random))
-            made.append(_rgb(pixels.mean()))
+    def references(self, task: Lsgm, count: int) -> dict[str, float]:
+        """Distances that samples may be held against: of other real pictures, and of ``task``'s reconstructions."""
+        more = _rgb(task.pictures(held_out(task, count, "train")))
+        made = _rgb(reconstruct(task, self.shown.permute(0, 3, 1, 2) * 2 - 1))
         gray = F.avg_pool2d(self.shown.permute(0, 3, 1, 2), 8)
         blurred = F.interpolate(gray, scale_factor=8.0, mode="bilinear").permute(0, 2, 3, 1)
-        found = {"other pictures": more, "reconstructions": torch.cat(made), "pictures blurred to 4x4": blurred}
+        found = {"other pictures": more, "reconstructions": made, "pictures blurred to 4x4": blurred}
         return {name: self.distance(rgb) for name, rgb in found.items()}
 
 
@@ -205,7 +227,7 @@ def _words(figures: dict[str, float]) -> str:
 
 
 def _write(path: Path, rgb: Tensor) -> None:
-    """Sixteen pictures in two rows, each pixel as four by four."""
+    """Pictures, eight in a row, each pixel as four by four."""
     from PIL import Image
 
     rows = [torch.cat(list(part), 1) for part in rgb.split(8)]

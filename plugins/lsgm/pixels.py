@@ -14,7 +14,8 @@ Output = Literal["logistic", "mixture"]
 MIXTURE = 10
 """Components of the mixture."""
 _LEVELS = 255.0
-_LEAST_LOG_SCALE = -7.0
+LEAST_LOG_SCALE = -7.0
+"""Of pixels, whose values reach from -1 to 1; as published."""
 
 
 class Pixels(ABC):
@@ -41,9 +42,9 @@ class Logistic(Pixels):
 
     channels = 6
 
-    def __init__(self, output: Tensor, own_scale: float | Tensor = 1.0) -> None:
+    def __init__(self, output: Tensor, own_scale: float | Tensor = 1.0, least: float = LEAST_LOG_SCALE) -> None:
         self._mean, log_scale = output.float().chunk(2, 1)
-        self.log_scale = _log_scales(log_scale, own_scale)
+        self.log_scale = _log_scales(log_scale, own_scale, least)
 
     def log_prob(self, x: Tensor) -> Tensor:
         return log_probability(x, self._mean, self.log_scale).flatten(1).sum(1)
@@ -57,12 +58,12 @@ class Mixture(Pixels):
 
     channels = 10 * MIXTURE
 
-    def __init__(self, output: Tensor, own_scale: float | Tensor = 1.0) -> None:
+    def __init__(self, output: Tensor, own_scale: float | Tensor = 1.0, least: float = LEAST_LOG_SCALE) -> None:
         batch, _, height, width = output.shape
         self.logits = output[:, :MIXTURE].float()
         rest = output[:, MIXTURE:].float().view(batch, 3, 3 * MIXTURE, height, width)
         self.means, log_scale, slopes = rest.split(MIXTURE, 2)
-        self.log_scale, self.slopes = _log_scales(log_scale, own_scale), slopes.tanh()
+        self.log_scale, self.slopes = _log_scales(log_scale, own_scale, least), slopes.tanh()
 
     def log_prob(self, x: Tensor) -> Tensor:
         x = x[:, :, None].expand(-1, -1, MIXTURE, -1, -1)
@@ -85,10 +86,10 @@ class Mixture(Pixels):
 OUTPUTS: dict[str, type[Logistic] | type[Mixture]] = {"logistic": Logistic, "mixture": Mixture}
 
 
-def _log_scales(each: Tensor, own: float | Tensor) -> Tensor:
-    """Log scales [B, ...] between their mean over a picture (``own`` 0) and what they are (1), not below the least."""
+def _log_scales(each: Tensor, own: float | Tensor, least: float) -> Tensor:
+    """Log scales [B, ...] between their mean over a picture (``own`` 0) and what they are (1), not below ``least``."""
     shared = each.flatten(1).mean(1).view(-1, *[1] * (each.dim() - 1))
-    return (shared + own * (each - shared)).clamp(min=_LEAST_LOG_SCALE)
+    return (shared + own * (each - shared)).clamp(min=least)
 
 
 def log_probability(x: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:

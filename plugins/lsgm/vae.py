@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from core.config.base import Config
 from plugins.lsgm.cells import Cell, Conv, DecoderCells, DecoderCombiner, EncoderCombiner
-from plugins.lsgm.pixels import OUTPUTS, Output, Pixels
+from plugins.lsgm.pixels import LEAST_LOG_SCALE, OUTPUTS, Output, Pixels
 
 Noise = Callable[[tuple[int, ...]], Tensor]
 """Draws standard normal noise of a shape."""
@@ -49,6 +49,8 @@ class VaeConfig(Config):
     """Whether cells weight their channels."""
     output: Output = "logistic"
     """Distribution of a pixel: a discretised logistic, or a mixture of ten of them."""
+    least_log_scale: float = LEAST_LOG_SCALE
+    """Lower bound of the log scales of pixels; a higher one leaves details out of the latents."""
 
 
 @dataclass
@@ -183,7 +185,7 @@ class Vae(nn.Module):
                 made = cell(made)
         for cell in self.post_process:
             made = cell(made)
-        return OUTPUTS[self.options.output](self.image_conditional(made), self.own_scale)
+        return OUTPUTS[self.options.output](self.image_conditional(made), self.own_scale, self.options.least_log_scale)
 
     def decode(self, top: Tensor, noise: Noise) -> Pixels:
         """The pixels' distribution for latents [B, groups L, h, w]; finer groups are drawn from N(0, I)."""

@@ -62,7 +62,9 @@ def test_it_is_sampled_by_the_verb(run: Run) -> None:
 
 
 def test_each_stage_is_evaluated(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    table = evaluate(run.folder, pictures=6, draws=1, exact=1, sheet=tmp_path / "sheet.png")
+    table = evaluate(
+        run.folder, pictures=16, draws=1, exact=1, sheet=tmp_path / "sheet.png", reconstructions=tmp_path / "made.png"
+    )
     assert list(table["stages"]) == ["vae", "joint", "prior"]
     vae, joint = table["stages"]["vae"], table["stages"]["joint"]
     assert vae["bits"] == pytest.approx(vae["reconstruction"] + vae["divergence"])
@@ -73,6 +75,7 @@ def test_each_stage_is_evaluated(run: Run, tmp_path: Path, capsys: pytest.Captur
     calls = [joint["samples"][f"ode, tolerance {t}"]["calls"] for t in ("1e-3", "1e-5")]
     assert 0 < calls[0] < calls[1]
     assert table["references"]["other pictures"] > 0 and (tmp_path / "sheet.png").is_file()
+    assert 5 < vae["psnr"] < 30 and 5 < table["psnr of the mean picture"] < 30 and (tmp_path / "made.png").is_file()
     assert "nats of each group" in capsys.readouterr().out
 
 
