@@ -222,16 +222,18 @@ def compare_views(task: Gsd, held: Held, steps: int | None) -> tuple[Rows, dict[
         rows[name]["seconds"] = (time.perf_counter() - start) / len(held.rgb)
         pictures[name] = seen[:, 1]
     if task.options.polish is not None:
-        rows |= polished_rows(task, held, made[f"led, scale {views.scale:g}"])
+        own, pictures["led, polished"] = polished_rows(task, held, made[f"led, scale {views.scale:g}"])
+        rows |= own
     mean = torch.stack([shown(one, held.cameras) for one in task.sets[0][:64]]).mean(0).expand_as(held.rgb)
     rows["mean picture"] = _psnrs(mean, held)
     return rows, pictures
 
 
-def polished_rows(task: Gsd, held: Held, sets: Tensor) -> Rows:
+def polished_rows(task: Gsd, held: Held, sets: Tensor) -> tuple[Rows, Tensor]:
     """Led sets after polishing, by a prior that is told or shown what they are, and by one that is told another class
-    or shown another object."""
+    or shown another object; and pictures of the former from the first other side."""
     rows: Rows = {}
+    pictures = Tensor()
     for name, shift in (("led, polished", 0), ("led, polished as another object", 1)):
         start, done = time.perf_counter(), []
         for k, one in enumerate(sets):
@@ -240,9 +242,10 @@ def polished_rows(task: Gsd, held: Held, sets: Tensor) -> Rows:
             asked = ask(word, views=held.fine[other] if task.prior.looks else None)
             random = torch.Generator().manual_seed(k)
             done.append(polished(one, task.prior, asked, held.given(k), task.options.polish, random))
-        rows[name], _ = _view_row(torch.stack(done), held)
+        rows[name], seen = _view_row(torch.stack(done), held)
         rows[name]["seconds"] = (time.perf_counter() - start) / len(sets)
-    return rows
+        pictures = seen[:, 1] if shift == 0 else pictures
+    return rows, pictures
 
 
 def compare_draws(task: Gsd, held: Held, draws: int, steps: int | None) -> tuple[Rows, list[Tensor]]:

@@ -75,7 +75,8 @@ class Gsd(Generator):
         views: ViewConfig = ViewConfig()
         """How given views lead."""
         polish: PolishConfig | None = None
-        """A 2D prior that draws over new views of a sample, which the sample then follows; null leaves it as drawn."""
+        """A 2D prior that draws over new views of a sample, which the sample then follows; null leaves it as drawn, and
+        so does a prior that needs a picture where none is given."""
 
     looks = True
     mean: Tensor
@@ -224,7 +225,7 @@ class Gsd(Generator):
         given = self.given(asked)
         label = self.labels(asked.prompt, count, given is not None)
         sets = self.draw_sets(label, generator, given)
-        if self.options.polish is not None:
+        if self.options.polish is not None and (given is not None or not self.prior.looks):
             sets = torch.stack(
                 [self._polished(one, k, asked, given, generator) for one, k in zip(sets, label, strict=True)]
             )

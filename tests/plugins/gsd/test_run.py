@@ -126,11 +126,31 @@ def test_it_is_evaluated_beside_what_lacks_its_parts(run: Run, tmp_path: Path, m
     assert {"led, scale 2", "led, scale 8", "led, scale 32", "led by the estimate's gradient", "mean picture"} < set(
         views
     )
-    assert (tmp_path / "gsd.png").is_file()
+    assert (tmp_path / "gsd.png").is_file() and (tmp_path / "draws.png").is_file()
+    assert set(table["draws"]) == {"led", "free"} and table["draws"]["free"]["from behind"] > 0
     with pytest.raises(UserError, match="4 objects at least"):
         evaluate(run.folder, shapes=2)
     with pytest.raises(UserError, match="32 training objects are asked for; the run has 4"):
         evaluate(run.folder)
+
+
+def test_a_prior_that_looks_is_shown_the_given_view_or_another_object_s(run: Run, tmp_path: Path) -> None:
+    from plugins.gsd.evaluate import held_out, opened, polished_rows
+
+    task = opened(run.folder, ["polish={prior: embedded-zero123, views: 1, steps: 1, fit_steps: 1}"])
+    held = held_out(task, 2)
+    assert len(held.fine) == 2 and held.fine[0].rgb.shape == (1, 64, 64, 3)
+    seen: list[Any] = []
+    condition = task.prior.condition
+    task.prior.condition = lambda texts, cameras=None, views=None: (
+        seen.append(views),
+        condition(texts, cameras, views),
+    )[1]
+    rows, pictures = polished_rows(task, held, task.sets[0][:2])
+    assert pictures.shape == held.rgb[:, 1].shape
+    assert set(rows) == {"led, polished", "led, polished as another object"}
+    shown = [views for views in seen if views is not None]
+    assert [next(k for k in range(2) if v is held.fine[k]) for v in shown] == [0, 1, 1, 0]
 
 
 @pytest.mark.parametrize("preset", ["gsd-cpu", "gsd-gpu", "gsd-paper"])
