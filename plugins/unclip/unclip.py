@@ -69,6 +69,7 @@ class Unclip(Generator):
         self.schedulers = family.schedulers
         self._check_data()
         known = {n: family.networks.pop(n) for n in PARTS[options.train] if n in family.networks}
+        self._new = not known
         self.live = nn.ModuleDict(known).requires_grad_(True) if known else self._fresh(options.train)
         self.live.train()
         if "decoder" in self.live and context.device.type == "cpu":
@@ -126,7 +127,7 @@ class Unclip(Generator):
     def update(self, step: Step) -> None:
         if step.index:
             self.average.update(self.live)
-        elif self.options.weights is None:
+        elif self._new and self.options.train != "upsampler":  # which hears no embedding
             embeddings = self.embeddings()
             for networks in (self.live, self.average.model):
                 whiten(networks, embeddings.mean(0), embeddings.std(0))

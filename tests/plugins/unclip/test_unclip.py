@@ -20,7 +20,7 @@ from plugins.unclip.draw import SamplingConfig, decoded, picture, slerp
 from plugins.unclip.folder import Family, load_family
 
 SMALL = ["data.size=16", "upsampler.size=16", "decoder.size=8", "decoder.channels=[8,16]", "prior.width=16", "sampling.prior_steps=2",
-         "sampling.decoder_steps=2", "sampling.upsampler_steps=2", "stages.0.steps=2", "stages.1.steps=2", "stages.2.steps=1"]  # fmt: skip
+         "sampling.decoder_steps=2", "sampling.upsampler_steps=2", "stages.0.steps=2", "stages.1.steps=2", "stages.2.steps=1", "stages.3.steps=1"]  # fmt: skip
 
 
 def fit(folder: Path, *sets: str, **how: Any) -> Any:
@@ -65,12 +65,19 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(run: Any, tmp_path: Path) -
 
 def test_training_goes_on_from_a_folder(run: Any, tmp_path: Path) -> None:
     job = load_job("unclip-smoke", [*SMALL, f"weights={run.assets / 'unclip'}"], get_registry())
-    options = job.stages[2].task.options
+    options = job.stages[3].task.options
     generator = get_registry().find("generator", "unclip").load()
     task = generator(options, Context(build=lambda _: SimpleNamespace(options=SimpleNamespace(images=300))))
     before = load_family(run.assets / "unclip").networks["super_res_first"].state_dict()
     assert all(torch.equal(v, before[k]) for k, v in task.live["super_res_first"].state_dict().items())
     assert all(p.requires_grad for p in task.live.parameters()) and "decoder" in task.finished
+
+
+def test_a_further_stage_starts_from_what_the_decoder_has_learned(tmp_path: Path) -> None:
+    still = fit(tmp_path / "run", "stages.2.optimizer.lr=1e-30").task().family().networks
+    before = fit(tmp_path / "before", max_steps=4).task().family().networks
+    for name in ("text_proj", "decoder"):
+        torch.testing.assert_close(still[name].state_dict(), before[name].state_dict(), rtol=0, atol=1e-12)
 
 
 def image(path: Path, color: tuple[int, int, int]) -> Path:
