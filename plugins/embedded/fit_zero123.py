@@ -3,7 +3,7 @@
 The structure of Zero-1-to-3 (Liu et al. 2023): the given picture's latent is concatenated with the noisy one, and one
 token, a linear projection of the picture's CLIP embedding and the relative camera, is all that cross-attention sees. A
 network this small also hears a viewpoint beside the timestep, as the text prior that it starts from does: where the
-given picture seems to be taken from (`sight.py`), turned by the relative camera.
+given picture seems to be taken from (`sight.py`), turned by the relative camera, and the relative camera itself.
 """
 
 from __future__ import annotations
@@ -22,11 +22,22 @@ from core.diffusion.sampler import ddim
 from core.types import Cameras, Views
 from plugins.embedded.family import family_folder, part, save_half
 from plugins.embedded.latent_fit import UnetFit, UnetFitConfig
-from plugins.embedded.sight import Sight, turned
-from plugins.embedded.zero123 import EmbeddedZero123, image_encoder
+from plugins.embedded.sight import Sight
+from plugins.embedded.zero123 import VIEWPOINT_DIM, EmbeddedZero123, image_encoder, told_viewpoint
 
+_PICTURES, _VIEWPOINT = "conv_in.weight", "class_embedding.linear_1.weight"
+"""The two layers with more inputs than the text-to-image UNet's."""
 OVERHEAD = 1.05
 """Radians of elevation above which a picture is not given but wanted: nobody photographs from there."""
+
+
+def _widened(unet: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The weights of ``state`` that have fewer inputs than the UNet's, the further inputs' at zero."""
+    wanted = {name: unet.get_parameter(name) for name in (_PICTURES, _VIEWPOINT)}
+    wide = {name: w.detach().new_zeros(w.shape) for name, w in wanted.items() if w.shape != state[name].shape}
+    for name, weight in wide.items():
+        weight[:, : state[name].shape[1]] = state[name].detach()
+    return wide
 
 
 class ViewpointUnet(nn.Module):
@@ -52,6 +63,8 @@ class EmbeddedZero123Fit(UnetFit):
         """Share of pairs whose concatenated latent is zero."""
         nothing: float = Field(0.05, ge=0, le=1)
         """Share of pairs told nothing at all: the other end of classifier-free guidance."""
+        same: float = Field(0.05, ge=0, le=1)
+        """Share of pairs that are one picture twice, which two random cameras of an object never come near."""
 
     def __init__(self, options: Any, context: Context) -> None:
         self._image = [image_encoder(options.family)]
@@ -60,26 +73,21 @@ class EmbeddedZero123Fit(UnetFit):
 
     def build_model(self) -> Any:
         unet = self.build_unet()
-        first = unet.conv_in
-        wide = nn.Conv2d(2 * first.in_channels, first.out_channels, 3, padding=1)
-        with torch.no_grad():
-            wide.weight.zero_()
-            wide.weight[:, : first.in_channels] = first.weight
-            wide.bias.copy_(first.bias)  # type: ignore[union-attr]
-        unet.conv_in = wide
-        unet.register_to_config(in_channels=wide.in_channels)
+        first, told = unet.conv_in, unet.class_embedding.linear_1
+        unet.conv_in = nn.Conv2d(2 * first.in_channels, first.out_channels, 3, padding=1)
+        unet.class_embedding.linear_1 = nn.Linear(VIEWPOINT_DIM, told.out_features)
+        unet.load_state_dict(_widened(unet, {_PICTURES: first.weight, _VIEWPOINT: told.weight}), strict=False)
+        unet.register_to_config(
+            in_channels=2 * first.in_channels, projection_class_embeddings_input_dim=VIEWPOINT_DIM
+        )  # fmt: skip
         return ViewpointUnet(unet, CameraProjection(self._image[0].config.projection_dim))
 
     def go_on_from(self, family: str) -> None:
         own = family_folder(family) / "zero123"
         if own.is_dir():
             self.model.cc_projection = CameraProjection.from_pretrained(own / "cc_projection")
-            state = self.stored(own / "unet")
-        else:
-            state = self.stored(part(family, "unet", "embedded-unet"))
-            known = state["conv_in.weight"]
-            state["conv_in.weight"] = torch.cat([known, torch.zeros_like(known)], 1)
-        self.take_over(self.model.unet, state, family)
+        state = self.stored(own / "unet" if own.is_dir() else part(family, "unet", "embedded-unet"))
+        self.take_over(self.model.unet, state | _widened(self.model.unet, state), family)
 
     def embeddings(self) -> Tensor:
         """[N, D] float16 CLIP embeddings of the whole pool."""
@@ -101,6 +109,8 @@ class EmbeddedZero123Fit(UnetFit):
         elevation = torch.from_numpy(self.data.pool["elevation"])
         swap = elevation[given] > OVERHEAD
         given, wanted = torch.where(swap, wanted, given), torch.where(swap, given, wanted)
+        same = torch.rand(len(given), generator=step.generator("same")) < self.options.same
+        wanted = torch.where(same, given, wanted)
         pose = relative_pose(self.data.cameras(given), self.data.cameras(wanted))
         x0 = self.latents()[wanted].float().to(self.device)
         noise = torch.randn(x0.shape, generator=step.generator("noise")).to(x0)
@@ -114,7 +124,7 @@ class EmbeddedZero123Fit(UnetFit):
         return {"v": F.mse_loss(output.float(), self.process.target(x0, noise, t))}
 
     def _told(self, given: Tensor, pose: Tensor, step: Step) -> tuple[Tensor, Tensor, Tensor]:
-        """The token [B, 1, D], the concatenated latent [B, C, h, w] and the vector beside the timestep [B, 10]."""
+        """The token [B, 1, D], the concatenated latent [B, C, h, w] and the vector beside the timestep [B, 18]."""
         o, device = self.options, self.device
         roll = torch.rand(len(given), generator=step.generator("condition")).to(device)
         nothing = roll < o.nothing
@@ -127,7 +137,8 @@ class EmbeddedZero123Fit(UnetFit):
         latent = self.latents()[given].float().to(device) / self._vae[0].config.scaling_factor
         picture = latent * ~(apart | nothing)[:, None, None, None]
         with torch.no_grad():
-            camera = turned(self._sight[0].to(device)(latent * self._vae[0].config.scaling_factor).viewpoint, pose)
+            seen = self._sight[0].to(device)(latent * self._vae[0].config.scaling_factor).viewpoint
+        camera = told_viewpoint(seen, pose)
         return token[:, None], picture, camera * ~(nothing | apart)[:, None]
 
     @torch.no_grad()

@@ -10,12 +10,21 @@ from torch import Tensor
 from core.contracts import Context
 from core.diffusion.novel_view import CameraProjection, NovelViewPrior
 from core.precision import settled_dtype
-from plugins.embedded.camera import no_camera
+from plugins.embedded.camera import CAMERA_DIM, HARMONICS
 from plugins.embedded.family import BACKGROUND, family_folder, part
 from plugins.embedded.prior import FamilyConfig
 from plugins.embedded.sight import Sight, turned
 
+VIEWPOINT_DIM = CAMERA_DIM + 2 * len(HARMONICS) + 2
 _FEATURES = {"mean": [0.5] * 3, "std": [0.5] * 3}
+
+
+def told_viewpoint(seen: Tensor, pose: Tensor) -> Tensor:
+    """[B, 18] what the UNet hears beside the timestep: the wanted view's own viewpoint, as far as the given picture's
+    [B, 7] tells it, and the relative camera [B, 4] (as harmonics), which says how much of the picture can be kept."""
+    turn = torch.atan2(pose[:, 1], pose[:, 2])
+    harmonics = [f(k * turn) for k in HARMONICS for f in (torch.sin, torch.cos)]
+    return torch.cat([turned(seen, pose), torch.stack([*harmonics, pose[:, 0], pose[:, 3]], -1)], -1)
 
 
 def image_encoder(family: str) -> Any:
@@ -72,5 +81,5 @@ class EmbeddedZero123(NovelViewPrior):
 
     def viewpoint(self, latent: Tensor | None, pose: Tensor | None, count: int = 0) -> Tensor | None:
         if latent is None or pose is None:
-            return no_camera(count, self.device)
-        return turned(self.estimate(latent * self.vae.config.scaling_factor).viewpoint, pose)
+            return torch.zeros(count, VIEWPOINT_DIM, device=self.device)
+        return told_viewpoint(self.estimate(latent * self.vae.config.scaling_factor).viewpoint, pose)

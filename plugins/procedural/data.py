@@ -8,7 +8,7 @@ import logging
 import os
 from abc import abstractmethod
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -142,6 +142,10 @@ class ProceduralData(PicturePool):
     class Config(PoolConfig):
         orbit: bool = False
         """All but the last of an object's pictures lie at equal azimuths on one circle; else they lie anywhere."""
+        scale: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (1.0, 1.0)
+        """Least and greatest factor by which an object is made larger in all its pictures, drawn for each object."""
+        shift: float = Field(0.0, ge=0, lt=0.5)
+        """Each object is moved off the middle by up to so many world units (its radius is 0.9); cameras stay."""
 
     arrays = ("rgb", "azimuth", "elevation", "distance", "category", "color", "material", "seed")
     category_names = CATEGORY_NAMES
@@ -151,8 +155,9 @@ class ProceduralData(PicturePool):
     def made(self, seed: int, count: int) -> dict[str, Any]:
         o = self.options
         return sample_batch(
-            seed, count, o.size, o.split, views_per_object=o.views, orbit_sets=o.orbit, categories=o.categories
-        )
+            seed, count, o.size, o.split, views_per_object=o.views, orbit_sets=o.orbit, categories=o.categories,
+            scale=o.scale, shift=o.shift,
+        )  # fmt: skip
 
     @staticmethod
     def pictures_of(category: str, color: str | None, cameras: Cameras, count: int) -> torch.Tensor:
@@ -195,5 +200,6 @@ class ProceduralData(PicturePool):
         what: list[Any] = [VERSION, o.size, o.split, o.seed, CATEGORY_NAMES, COLOR_NAMES]
         what += [o.views, o.orbit] if (o.views, o.orbit) != (2, False) else []
         what += [o.categories] if o.categories else []
+        what += [o.scale, o.shift] if (o.scale, o.shift) != ((1.0, 1.0), 0.0) else []
         key = json.dumps(what)
         return cache_folder() / f"procedural-{hashlib.sha256(key.encode()).hexdigest()[:12]}"

@@ -54,6 +54,22 @@ def _set_on_circles(azimuth: NDArray[Any], elevation: NDArray[Any], distance: ND
     elevation[circle], distance[circle] = elevation[first][circle], distance[first][circle]
 
 
+def _framings(
+    rng: np.random.Generator, count: int, scale: tuple[float, float], shift: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Factors [count], log-uniform, and offsets [count, 3], uniform in a ball, of objects that are not framed alike."""
+    factor = np.exp(rng.uniform(math.log(scale[0]), math.log(scale[1]), count))
+    offset = rng.normal(size=(count, 3))
+    offset *= shift * np.cbrt(rng.random((count, 1))) / np.linalg.norm(offset, axis=1, keepdims=True)
+    return factor, offset
+
+
+def _reframe(c2w: NDArray[Any], owner: NDArray[Any], factor: NDArray[Any], offset: NDArray[Any]) -> None:
+    """In place: move each camera as it stands to its object once that is scaled and then moved (the camera's scale
+    makes no difference to what it sees)."""
+    c2w[:, :3, 3] = (c2w[:, :3, 3] - offset[owner]) / factor[owner, None]
+
+
 def sample_objects(
     rng: np.random.Generator, count: int, split: str, categories: Sequence[str] = ()
 ) -> list[ProceduralObject]:
@@ -85,6 +101,8 @@ def sample_batch(
     geometry: bool = False,
     orbit_sets: bool = False,
     categories: Sequence[str] = (),
+    scale: tuple[float, float] = (1.0, 1.0),
+    shift: float = 0.0,
 ) -> dict[str, Any]:
     """A batch of B = `batch` pictures, the same for the same arguments.
 
@@ -94,7 +112,8 @@ def sample_batch(
     geometry also depth, mask [B,size,size] and normal [B,size,size,3] float32 (see `tracer.render`). Consecutive images
     share an object, `views_per_object` at a time; with orbit_sets all but the last of them lie at equal azimuths on one
     circle (one elevation, one distance). split: one of SPLITS; an unknown one raises UserError. categories: the
-    kinds that appear; none given are all.
+    kinds that appear; none given are all. scale, shift: each object is made larger by a factor between the two and
+    moved off the middle by up to so many world units; `c2w` alone tells of it.
     """
     seeds_of(split)
     rng = np.random.Generator(np.random.PCG64([rng_seed, SPLITS.index(split)]))
@@ -104,6 +123,8 @@ def sample_batch(
     if orbit_sets:
         _set_on_circles(azimuth, elevation, distance, views_per_object)
     c2w, fov_y = orbit(azimuth, elevation, distance), math.radians(FOV_Y_DEG)
+    if (scale, shift) != ((1.0, 1.0), 0.0):
+        _reframe(c2w, owner, *_framings(rng, len(objects), scale, shift))
     out: dict[str, Any] = dict(render(objects, c2w, fov_y, size, size, samples, owner=owner))
     rgb = (out.pop("rgb") * 255.0 + 0.5).astype(np.uint8)
     if not geometry:

@@ -23,7 +23,7 @@ from plugins.embedded.captioned import EmbeddedCaptioned
 from plugins.embedded.multiview import FRAMES, EmbeddedMultiView
 from plugins.embedded.prior import Embedded
 from plugins.embedded.sight import Sight, turned
-from plugins.embedded.zero123 import EmbeddedZero123
+from plugins.embedded.zero123 import VIEWPOINT_DIM, EmbeddedZero123, told_viewpoint
 
 
 def turntable(degrees: list[float], elevation: float = 0.2) -> Cameras:
@@ -94,11 +94,30 @@ def test_the_new_channels_start_at_zero_and_the_rest_as_the_text_prior(family: P
     stored = load_file(family / "unet" / "diffusion_pytorch_model.safetensors")
     assert torch.equal(first[:, :4], stored["conv_in.weight"].float()) and not first[:, 4:].any()
     assert torch.equal(task.average.model.unet.conv_in.weight, first)  # the averaged copy too
+    heard, known = task.model.unet.class_embedding.linear_1.weight, stored["class_embedding.linear_1.weight"].float()
+    assert torch.equal(heard[:, :10], known) and heard.shape[1] == VIEWPOINT_DIM and not heard[:, 10:].any()
     x = torch.randn(2, 4, 16, 16, generator=torch.Generator().manual_seed(0))
-    t, told = torch.tensor([10, 800]), {"encoder_hidden_states": torch.ones(2, 1, 32), "class_labels": torch.ones(2, 10)}
+    t, token, heard = torch.tensor([10, 800]), torch.ones(2, 1, 32), torch.ones(2, VIEWPOINT_DIM)
+    turned_away = torch.cat([heard[:, :10], -2 * heard[:, 10:]], 1)
     with torch.no_grad():
-        some = [task.model.unet(torch.cat([x, picture], 1), t, **told).sample for picture in (x, -3 * x)]
-    assert torch.equal(*some)  # at first nothing depends on the concatenated picture
+        some = [
+            task.model.unet(torch.cat([x, k * x], 1), t, encoder_hidden_states=token, class_labels=labels).sample
+            for k, labels in ((1, heard), (-3, turned_away))
+        ]
+    assert torch.equal(*some)  # at first nothing depends on the concatenated picture, nor on the relative camera
+
+
+def test_zero123_hears_how_far_it_turns(views: Views) -> None:
+    """Beside the timestep: the viewpoint as it can be seen, then the turn's harmonics, the rise and the approach."""
+    given = turntable([30.0], 0.2)
+    wanted = Cameras.orbit(*(torch.tensor([x]) for x in (math.radians(75), 0.5, 3.4, 0.7)), 64, 64)
+    pose = relative_pose(given, wanted)
+    told = told_viewpoint(torch.zeros(1, 7), pose)
+    turn = math.radians(45)
+    far = [f(k * turn) for k in HARMONICS for f in (math.sin, math.cos)]
+    expected = torch.tensor([[*far, 0.2 - 0.5, 3.4 - float(given.distance)]])
+    torch.testing.assert_close(told[:, 10:], expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(told[:, :10], turned(torch.zeros(1, 7), pose))
 
 
 def test_what_zero123_is_told(zero123: EmbeddedZero123, views: Views) -> None:
