@@ -14,6 +14,8 @@ def register(registry):  # type: ignore[no-untyped-def]
     registry.add("geometry", "point-latent", at + "point_latent:PointLatent",
                  "points and their surface, decoded from latents of a fitted lion",
                  gives=["gaussians", "mesh", "features", "latent-score"])  # fmt: skip
+    registry.add("prior", "lion-prior", at + "lion_prior:LionPrior",
+                 "what a fitted lion knows of shapes, for guidance that sees the shape itself")  # fmt: skip
     registry.add("loss", "latent-prior", at + "point_latent:latent_prior",
                  "latents stay where a 3D prior expects them", needs=["latent-score"])  # fmt: skip
     registry.add("exporter", "point-ply", at + "point_ply:PointPlyExporter",

@@ -17,11 +17,12 @@ from torch import Tensor, nn
 from core.config.base import Config as BaseConfig
 from core.contracts import Context, Geometry, Step
 from core.errors import UserError
-from core.generative.drawing import ask, open_generator
+from core.generative.drawing import ask
 from core.meshing.sampling import nearest_colors, sample_surface
 from core.meshing.takeover import surface_of as surface_of_geometry
 from core.spherical_harmonics import Y0
 from core.types import Mesh, Points, Render, Splats
+from plugins.lion.fitted import fitted
 from plugins.lion.lion import Lion
 from plugins.lion.options import SurfaceConfig
 from plugins.lion.sampling import Latents, told_model
@@ -65,7 +66,7 @@ class PointLatent(Geometry):
         super().__init__(options, context)
         if options.low > options.high:
             raise UserError(f"geometry.low is {options.low:g}, above geometry.high, {options.high:g}")
-        lion = _fitted(options.run, context)
+        lion = fitted(options.run, context, "geometry.run")
         self._lion = [lion]  # in a list: its weights are the run's files, not this scene's
         random = torch.Generator().manual_seed(options.seed)
         told = lion.conditions.of_asked(ask(options.prompt), 1, random)
@@ -163,19 +164,3 @@ def latent_prior(render: Render, step: Step) -> Tensor:
     """Draws latents towards what the 3D priors expect: score distillation in their own space (Poole et al. 2022, eq. 3,
     with the weight s_t^2)."""
     return render.extras["latent-score"]
-
-
-def _fitted(folder: Path, context: Context) -> Lion:
-    """The averaged networks of a run.
-
-    Raises:
-        UserError: no run, one without a checkpoint, or one of another generator.
-    """
-    try:
-        run, generator = open_generator(folder, registry=context.parts.get("registry"), device=context.device)
-    except UserError as error:
-        raise UserError(f"geometry.run: {error}") from None
-    if not isinstance(generator, Lion):
-        name = run.job.stages[-1].task.name
-        raise UserError(f"geometry.run: {folder} fitted '{name}'; the latents of 'point-latent' are those of a lion")
-    return generator.requires_grad_(False)

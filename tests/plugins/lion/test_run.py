@@ -20,7 +20,9 @@ from core.generative.drawing import ask, draw, first_scene, open_generator
 from core.job import run_job
 from core.run import Run
 from core.testing import check_component
+from core.testing.check import make_options
 from plugins.lion.evaluate import evaluate
+from plugins.lion.lion_prior import LionPrior
 from plugins.lion.point_latent import PointLatent
 
 SHORT = ["stages.0.steps=2", "stages.1.steps=2", "data.objects=8", "data.batch=4", "log_every=1", "sampling.steps=2"]
@@ -168,3 +170,95 @@ def test_it_is_evaluated_beside_what_lacks_its_parts(
         evaluate(run.folder, shapes=2)
     with pytest.raises(UserError, match="99 training shapes are asked for; the run has 8"):
         evaluate(run.folder, shapes=4, moved=4, known=99)
+
+
+# -- as a prior of another geometry ------------------------------------------------------------------------------------
+
+
+def shape_prior(run: Run, geometry: Any = None, **options: object) -> LionPrior:
+    made = context()
+    if geometry is not None:
+        made.parts["geometry"] = geometry
+    return LionPrior(LionPrior.Config(run=run.folder, **options), made)  # type: ignore[arg-type]
+
+
+def some_splats() -> Any:
+    splats = get_registry().find("geometry", "splats").load()
+    return splats(splats.Config(count=300), context())
+
+
+def test_a_shape_is_encoded_and_points_follow(run: Run) -> None:
+    """Latent points are the Gaussians' centres with hardly any change, so a pull on them is one on the centres."""
+    geometry = some_splats()
+    prior = shape_prior(run, geometry)
+    code = prior.encode_shape(geometry)
+    lion, o = prior.lion, prior.lion.options
+    assert code.shape == (1, o.vae.size + o.data.options.points * (3 + o.vae.features))
+    back = prior.decode(code)[0]
+    assert float(torch.cdist(back, geometry.means).detach().amin(1).max()) < 0.25
+    (pull,) = torch.autograd.grad(prior._parts(code)[1][..., 0].sum(), geometry.means)
+    moved = pull.norm(dim=1) > 0
+    assert int(moved.sum()) == o.data.options.points  # 128 of 300 are drawn
+    torch.testing.assert_close(pull[moved, 0].mean(), 1 / lion.scale, rtol=0.2, atol=0)
+    # A closed surface is looked at where there are no Gaussians.
+    ball = get_registry().find("geometry", "mesh").load()
+    round_one = ball(ball.Config(radius=0.6, levels=2, finest=8), context())
+    found = shape_prior(run, round_one).decode(shape_prior(run, round_one).encode_shape(round_one))[0]
+    assert abs(float(found.detach().norm(dim=-1).mean()) - 0.6) < 0.1
+
+
+def test_its_prediction_is_that_of_both_models(run: Run) -> None:
+    geometry = some_splats()
+    prior = shape_prior(run, geometry)
+    x0 = prior.encode_shape(geometry).detach()
+    t = torch.tensor([399])
+    noise = torch.randn(x0.shape, generator=torch.Generator().manual_seed(0))
+    noisy = prior.process.add_noise(x0, noise, t)
+    torch.testing.assert_close(noisy, prior.lion.sde.add_noise(x0, noise, torch.tensor([0.4])), rtol=1e-4, atol=1e-5)
+    told = prior.condition(["a mug"])
+    with torch.no_grad():
+        found = prior.predict(noisy, t, told)
+        models, row, time = prior.lion.average.model, told.text[:, 0], torch.tensor([0.4])  # type: ignore[index]
+        (z, h), (whole, _) = prior._parts(noisy), prior._parts(x0)
+        wanted = [models["shape"](z, time, row), models["points"](h, time, whole, row).flatten(1)]
+    torch.testing.assert_close(found, torch.cat(wanted, 1))
+    names = prior.lion.conditions.names
+    assert row.argmax() == names.index("mug") and not prior.condition([""]).text.any()  # type: ignore[union-attr]
+
+
+def test_score_distillation_in_its_space_draws_a_shape_to_what_it_knows(run: Run) -> None:
+    """With logits of the mixed score that leave N(0, I) alone, the exact pull is known: latents shrink towards 0."""
+    registry, geometry = get_registry(), some_splats()
+    prior = shape_prior(run, geometry)
+    for name in ("shape", "points"):
+        torch.nn.init.constant_(prior.lion.average.model[name].logit, -1e4)
+    entry = registry.find("score", "sds")
+    score = entry.load()(make_options(entry, entry.load(), registry, {"scale": 1.0, "weighting": "sds"}), Context())
+    x = prior.encode_shape(geometry).detach()
+    told, pull = prior.condition(["a mug"]), torch.zeros_like(x)
+    for k in range(200):
+        pull += score.gradient(prior, x, told, prior.condition([""]), Step(k, 200, 0)) / 200
+    h, drawn = prior._parts(x)[1], prior._parts(pull)[1]
+    share = float((h * drawn).sum() / h.square().sum())
+    times = (torch.arange(20, 980) + 1.0) / 1000  # levels 0.02 to 0.98; s^2 (eps_hat - eps) has mean s^3 a x
+    s, a = prior.lion.sde.variance(times).sqrt(), prior.lion.sde.alpha(times)
+    assert share == pytest.approx(float((s**3 * a).mean()), rel=0.1)
+
+
+def test_what_cannot_guide_by_shapes(run: Run, tmp_path: Path) -> None:
+    voxel = get_registry().find("geometry", "voxel").load()
+    with pytest.raises(UserError, match="looks at Gaussians or at a surface, and Voxel has neither"):
+        shape_prior(run, voxel(voxel.Config(), context()))
+    with pytest.raises(UserError, match="prior.run: .* is not a run"):
+        LionPrior(LionPrior.Config(run=tmp_path), context())
+    with pytest.raises(UserError, match="fitted the autoencoder alone so far, so it knows no shapes"):
+        shape_prior(fit(tmp_path / "cut", max_steps=1))
+    with pytest.raises(UserError, match="knows shapes, not pictures; set sees: shape"):
+        shape_prior(run).encode(torch.zeros(1, 8, 8, 3))
+
+
+def test_a_lift_is_led_by_a_2d_and_a_3d_prior_at_once(run: Run, tmp_path: Path) -> None:
+    changes = [f"init.run={run.folder}", f"guidance.1.prior.run={run.folder}", "steps=2", "export=[]"]
+    job = load_job("lion-guided", [*changes, "geometry.count=200"], get_registry(), {"prompt": "a mug"})
+    made = run_job(job, get_registry(), quiet=True, folder=tmp_path / "lift")
+    assert made.state == "finished"
