@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, get_args
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,8 +19,11 @@ TEXTS = ["a wooden chair", ""]
 
 
 def check_prior(c: Checked) -> None:
-    """Shapes, ranges and gradients of encode, decode, condition and predict."""
+    """Shapes, ranges and gradients of encode (of a picture, or of a shape), decode, condition and predict."""
     prior = c.build()
+    if prior.shapes:
+        _check_shapes(c, prior)
+        return
     rgb = torch.rand(2, 64, 64, 3, generator=torch.Generator().manual_seed(3)).requires_grad_()
     latents = prior.encode(rgb)
     if not c.require(latents.dim() == 4 and len(latents) == 2, "encode gives [B, C, h, w]", f"{list(latents.shape)}"):
@@ -34,6 +38,20 @@ def check_prior(c: Checked) -> None:
     c.require(torch.equal(latents, prior.encode(rgb)), "encode gives the same twice")
     _check_process(c, prior)
     _check_predict(c, prior, latents.detach())
+
+
+def _check_shapes(c: Checked, prior: Prior) -> None:
+    """In place of pictures, the reference ball."""
+    ball = reference.Ball()
+    latents = prior.encode_shape(ball)
+    if not c.require(latents.dim() >= 2 and len(latents) == 1, "encode_shape gives [1, ...]", f"{list(latents.shape)}"):
+        return
+    c.require(finite(latents), "what encode_shape gives is finite")
+    if c.require(latents.requires_grad, "encode_shape is differentiable in the geometry"):
+        (gradient,) = torch.autograd.grad(latents.square().sum(), ball.radius)
+        c.require(finite(gradient) and bool(gradient), "the gradient of encode_shape is finite and not zero")
+    _check_process(c, prior)
+    _check_predict(c, prior, torch.cat([latents.detach()] * 2))
 
 
 def _check_process(c: Checked, prior: Prior) -> None:
@@ -95,22 +113,27 @@ def _check_score(c: Checked, score: Score, prior: Prior, name: str) -> None:
 
 
 def check_data(c: Checked) -> None:
-    """Cameras that are valid and follow from the step alone."""
+    """A batch that follows from the step alone: cameras that are valid, for lifts, or rows of examples, for fits."""
     data = c.build()
     if isinstance(data, Module):  # it follows the scene
         data.update(Step(0, 10, seed=5))
     torch.manual_seed(0)
     batch = data.batch(Step(3, 10, seed=5))
-    if not c.require(isinstance(batch.get("cameras"), Cameras), "a batch holds cameras", f"keys: {sorted(batch)}"):
-        return
-    views: Cameras = batch["cameras"]
-    _check_cameras(c, views)
+    views = batch.get("cameras")
+    if isinstance(views, Cameras):
+        _check_cameras(c, views)
+        rows, each = {k: v for k, v in batch.items() if isinstance(v, Tensor) and v.dim() == 4}, "camera"
+    else:
+        rows = {k: v for k, v in batch.items() if hasattr(v, "__len__") and not isinstance(v, str)}
+        found = f"keys: {sorted(batch)}"
+        if not c.require(bool(rows) and views is None, "a batch holds cameras, or rows of examples", found):
+            return
+        views, each = next(iter(rows.values())), "example"
     torch.manual_seed(1)
     again = data.batch(Step(3, 10, seed=5))
     c.require(_equal(batch, again), "a batch follows from the step's streams alone")
-    for name, value in batch.items():
-        if isinstance(value, Tensor) and value.dim() == 4:
-            c.require(len(value) == len(views), f"'{name}' has one row per camera", f"found {len(value)}")
+    for name, value in rows.items():
+        c.require(len(value) == len(views), f"'{name}' has one row per {each}", f"found {len(value)}")
     data.batch(Step(9, 10, seed=5))
 
 
@@ -129,6 +152,8 @@ def _check_cameras(c: Checked, views: Cameras) -> None:
 def _equal(a: Any, b: Any) -> bool:
     if isinstance(a, Tensor):
         return isinstance(b, Tensor) and torch.equal(a, b)
+    if isinstance(a, np.ndarray):
+        return isinstance(b, np.ndarray) and np.array_equal(a, b)
     if isinstance(a, Cameras):
         return _equal(vars(a), vars(b))
     if isinstance(a, dict):

@@ -15,6 +15,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from core.cache import cache_folder
 from core.config.base import Config as BaseConfig
 from core.errors import UserError
 from core.kernels.splatting.pictures import draw
@@ -151,8 +152,7 @@ def _folder(data: Any, fit: FitConfig) -> Path:
     kind = {k: v for k, v in data.options.model_dump(mode="json").items() if k not in ("batch", "points")}
     told = {k: v for k, v in fit.model_dump().items() if fit.steps or k == "count"}
     key = json.dumps([_VERSION, type(data).__name__, kind, told, fit.steps])
-    cache = Path(os.environ.get("MAQUETTE_CACHE", Path.home() / ".cache" / "maquette"))
-    return cache / f"gaussians-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
+    return cache_folder() / f"gaussians-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
 
 
 def _keep(path: Path, tokens: Tensor, label: Tensor) -> None:

@@ -245,6 +245,10 @@ def test_score_distillation_in_its_space_draws_a_shape_to_what_it_knows(run: Run
     assert share == pytest.approx(float((s**3 * a).mean()), rel=0.1)
 
 
+def test_it_keeps_a_priors_contract(run: Run) -> None:
+    assert len(check_component("prior", "lion-prior", options={"run": str(run.folder)})) >= 12
+
+
 def test_what_cannot_guide_by_shapes(run: Run, tmp_path: Path) -> None:
     voxel = get_registry().find("geometry", "voxel").load()
     with pytest.raises(UserError, match="looks at Gaussians or at a surface, and Voxel has neither"):

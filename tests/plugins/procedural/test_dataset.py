@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
+from core.testing import check_component
 from plugins.procedural.dataset import _framings, _reframe, orbit, sample_batch
 
 
@@ -39,3 +42,12 @@ def test_a_pool_may_frame_each_object_differently() -> None:
     ratio = covered(framed) / covered(plain)
     assert (np.abs(ratio - 0.6**2) < 0.12).all()
     np.testing.assert_allclose(framed["c2w"][:, :3, 3], plain["c2w"][:, :3, 3] / 0.6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["procedural", "procedural-scenes"])
+def test_a_pool_keeps_the_contract_of_data(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MAQUETTE_CACHE", str(tmp_path))
+    options = {"images": 8, "batch": 4, "size": 16, "views": 2, "scale": [0.9, 1.1], "shift": 0.1}
+    if name == "procedural-scenes":
+        del options["scale"], options["shift"]
+    assert "'rgb' has one row per example" in check_component("data", name, options=options)
