@@ -260,6 +260,7 @@ def _carry_out(job: Job, quiet: bool, dry_run: bool, print_config: bool, resume:
     from core.job import run_job
 
     done = run_job(job, job.registry, resume=resume, quiet=quiet)
-    print(f"{done.state}: {done.folder}")
+    if done.main:  # one of several processes tells
+        print(f"{done.state}: {done.folder}")
     if done.stop_reason in ("Ctrl-C", "asked to terminate") or done.message.startswith("interrupted"):
         raise typer.Exit(130)
