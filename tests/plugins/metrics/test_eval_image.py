@@ -8,8 +8,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from core.config.loading import load_job
+from core.discovery import get_registry
 from core.errors import UserError
+from plugins.metrics import eval_image
 from plugins.metrics.eval_image import COLUMNS, evaluate, generator_of, mean
+from plugins.metrics.folders import read_yaml
 from plugins.metrics.given import given_objects
 
 
@@ -57,3 +61,20 @@ def test_a_way_is_measured_against_the_true_object(tmp_path: Path, capsys: pytes
 def test_means_are_of_figures_and_the_peak_is_the_largest() -> None:
     rows = [dict.fromkeys(COLUMNS, 1.0), dict.fromkeys(COLUMNS, 3.0)]
     assert mean(rows)["psnr"] == 2.0 and mean(rows)["peak_memory_mib"] == 3.0
+
+
+def test_ways_are_sound_and_the_plain_caption_is_realfusion_without_its_word() -> None:
+    ways = read_yaml(Path(eval_image.__file__).with_name("image.yaml"))["ways"]
+    jobs = {
+        name: load_job(
+            way["config"], way.get("options", []), get_registry(),
+            {"image": "a.png"} | ({"prompt": "a red mug"} if way.get("caption") else {}),
+        ).stages[-1].task.options.model_dump()
+        for name, way in ways.items()
+    }  # fmt: skip
+    plain, learned = jobs["plain-caption"], jobs["realfusion"]
+    assert plain["prompt"] == "a red mug" and "<object>" in learned["prompt"]
+    assert {k for k in plain if plain[k] != learned[k]} <= {"prompt", "guidance", "steps", "name"}
+    for one in (plain["guidance"], learned["guidance"]):
+        one[0]["prior"]["options"].pop("embeddings", None)  # where the word is kept
+    assert plain["guidance"] == learned["guidance"]
