@@ -24,6 +24,7 @@ from plugins.embedded.sight import Sight, turned
 log = logging.getLogger("maquette")
 
 
+
 class EmbeddedCaptioned(Embedded):
     """A sentence of the job's own goes before the caption."""
 

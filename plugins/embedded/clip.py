@@ -76,7 +76,9 @@ class EmbeddedClip(Task):
         device = self.model.logit_scale.device
         logits = self._logits(captions_with_views(batch, told), batch["rgb"].to(device))
         true = matches(batch, told).to(device, torch.float32)
-        loss = sum(F.cross_entropy(z, y / y.sum(1, keepdim=True)) for z, y in ((logits, true), (logits.T, true.T)))
+        loss = sum(
+            F.cross_entropy(z, y / y.sum(1, keepdim=True)) for z, y in ((logits, true), (logits.T, true.T))
+        )
         step.log(accuracy=float(true.gather(1, logits.argmax(1, keepdim=True)).mean()))
         return {"contrastive": loss / 2}  # type: ignore[dict-item]
 

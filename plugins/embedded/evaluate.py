@@ -99,7 +99,9 @@ def _retrieval(family: str, batch: dict[str, Any]) -> float:
 
 
 @torch.no_grad()
-def _samples(prior: Embedded, judge: Classifier, batch: dict[str, Any], count: int, camera: bool) -> dict[str, float]:
+def _samples(
+    prior: Embedded, judge: Classifier, batch: dict[str, Any], count: int, camera: bool
+) -> dict[str, float]:
     """Sample from the captions of ``batch`` and ask the judge."""
     texts, words = batch["caption"][:count], batch["view_word"][:count]
     angles = (batch["azimuth"][:count], batch["elevation"][:count])

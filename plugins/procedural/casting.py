@@ -23,7 +23,9 @@ FAST = njit(cache=True, fastmath={"contract", "reassoc", "arcp"}, error_model="n
 
 
 @FAST
-def _quadratic(ox: float, oy: float, oz: float, dx: float, dy: float, dz: float, a: float, b: float, c: float) -> float:
+def _quadratic(
+    ox: float, oy: float, oz: float, dx: float, dy: float, dz: float, a: float, b: float, c: float
+) -> float:
     """First crossing of an ellipsoid, or inf."""
     ox, oy, oz, dx, dy, dz = ox / a, oy / b, oz / c, dx / a, dy / b, dz / c
     dd = dx * dx + dy * dy + dz * dz
@@ -101,7 +103,9 @@ def _slab(o: float, d: float, half: float, enter: float, leave: float) -> tuple[
 
 
 @FAST
-def cast(kind: Any, size: Any, half: Any, frames: Any, alive: Any, count: int, x: float, y: float) -> tuple[float, int]:
+def cast(
+    kind: Any, size: Any, half: Any, frames: Any, alive: Any, count: int, x: float, y: float
+) -> tuple[float, int]:
     """(depth, part) of the first hit of the camera ray (x, y, -1) among `alive[:count]`; (inf, -1) for none."""
     best, hit = math.inf, -1
     for n in range(count):

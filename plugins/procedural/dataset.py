@@ -139,8 +139,12 @@ def sample_batch(
         "distance": distance.astype(np.float32),
         "c2w": c2w.astype(np.float32),
         "fov_y": fov_y,
-        "caption": [phrasings[k][int(roll * len(phrasings[k]))] for k, roll in zip(owner, rolls, strict=True)],
-        "view_word": [view_word(math.degrees(a), math.degrees(e)) for a, e in zip(azimuth, elevation, strict=True)],
+        "caption": [
+            phrasings[k][int(roll * len(phrasings[k]))] for k, roll in zip(owner, rolls, strict=True)
+        ],
+        "view_word": [
+            view_word(math.degrees(a), math.degrees(e)) for a, e in zip(azimuth, elevation, strict=True)
+        ],
         "category": np.array([CATEGORY_NAMES.index(one.category) for one in shown]),
         "color": np.array([COLOR_NAMES.index(one.color or "natural") for one in shown]),
         "material": np.array([MATERIALS.index(one.material) for one in shown]),

@@ -158,4 +158,6 @@ def make_object(
     paint_rng = np.random.Generator(np.random.PCG64([seed, 1]))
     palette = _palette(paint_rng, recipe.natural if natural else drawn, natural, material)
     parts = _normalised(recipe.build(np.random.Generator(np.random.PCG64([seed, 2])), palette))
-    return ProceduralObject(seed, category, None if natural else drawn, material, palette.main, parts, pack(parts))
+    return ProceduralObject(
+        seed, category, None if natural else drawn, material, palette.main, parts, pack(parts)
+    )

@@ -162,7 +162,9 @@ def capsule(a: Vec3, b: Vec3, radius: float, color: Vec3, material: str = "matte
     return round_cone(a, b, radius, radius, color, material)
 
 
-def round_cone(a: Vec3, b: Vec3, radius_a: float, radius_b: float, color: Vec3, material: str = "matte") -> Part:
+def round_cone(
+    a: Vec3, b: Vec3, radius_a: float, radius_b: float, color: Vec3, material: str = "matte"
+) -> Part:
     """The hull of a sphere at a and a sphere at b. size = (radius a, radius b, |b - a|, 0); one ball when one sphere
     holds the other."""
     ax, ay, az = _triple(a)

@@ -168,7 +168,9 @@ def union_distance(
 
 
 @njit(cache=True, error_model="numpy", parallel=True)
-def _distances(kind: Any, size: Any, at: Any, rotation: Any, bound: Any, points: Any, out: Any, nearest: Any) -> None:
+def _distances(
+    kind: Any, size: Any, at: Any, rotation: Any, bound: Any, points: Any, out: Any, nearest: Any
+) -> None:
     for n in prange(points.shape[0]):
         d, i = union_distance(
             kind, size, at, rotation, bound, 0, kind.shape[0], points[n, 0], points[n, 1], points[n, 2]
@@ -228,7 +230,9 @@ def _grid(
                         out[i, j, k] = centre
                     else:
                         x, y, z = i * cell - half, j * cell - half, k * cell - half
-                        out[i, j, k], _ = union_distance(kind, size, at, rotation, bound, 0, kind.shape[0], x, y, z)
+                        out[i, j, k], _ = union_distance(
+                            kind, size, at, rotation, bound, 0, kind.shape[0], x, y, z
+                        )
 
 
 def distance_grid(packed: Packed, resolution: int, half: float) -> NDArray[np.float32]:

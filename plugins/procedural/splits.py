@@ -50,7 +50,9 @@ def split_of(seed: int) -> str:
     for name, seeds in SEED_RANGES.items():
         if seed in seeds:
             return name
-    raise UserError(f"Object seed {seed} belongs to no split: seeds run from 0 to {SEED_RANGES['test'].stop - 1}.")
+    raise UserError(
+        f"Object seed {seed} belongs to no split: seeds run from 0 to {SEED_RANGES['test'].stop - 1}."
+    )
 
 
 def seeds_of(split: str) -> range:

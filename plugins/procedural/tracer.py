@@ -80,7 +80,9 @@ def _order(at: Any, bound: Any, low: int, high: int, c2w: Any, spheres: Any, ord
 
 
 @njit(cache=True, error_model="numpy")
-def _cull(spheres: Any, order: Any, parts: int, x0: float, x1: float, y0: float, y1: float, alive: Any) -> int:
+def _cull(
+    spheres: Any, order: Any, parts: int, x0: float, x1: float, y0: float, y1: float, alive: Any
+) -> int:
     """Keep the parts whose bounding sphere touches the cone about the tile [x0, x1] x [y0, y1] on the plane z = -1."""
     mx, my = 0.5 * (x0 + x1), 0.5 * (y0 + y1)
     length = math.sqrt(mx * mx + my * my + 1.0)
@@ -198,11 +200,15 @@ def _image(
                         depths[s], hits[s] = cast(kind, size, half, frames, alive, count, x, y)
                         i = hits[s]
                         if i >= 0:
-                            surface_normal(kind[i], size[i], rotation[i], frames[i], depths[s], x, y, normals[s])
+                            surface_normal(
+                                kind[i], size[i], rotation[i], frames[i], depths[s], x, y, normals[s]
+                            )
                             _shade(color[i], material[i], normals[s], shades[s])
                             if factor < 0.0:
                                 ray[0], ray[1], ray[2] = x, y, depths[s]
-                                factor = _occlusion(kind, size, at, rotation, bound, low, high, c2w, ray, normals[s])
+                                factor = _occlusion(
+                                    kind, size, at, rotation, bound, low, high, c2w, ray, normals[s]
+                                )
                     _resolve(depths, hits, normals, shades, factor, background, outs, b, r, c)
 
 

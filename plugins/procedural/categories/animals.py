@@ -53,7 +53,9 @@ def _corgi_body(length: float, girth: float, leg: float, coat: RGB, rump: RGB, w
     return parts
 
 
-def _corgi_head(rng: np.random.Generator, at: float, z: float, coat: RGB, white: RGB, p: Palette) -> list[Part]:
+def _corgi_head(
+    rng: np.random.Generator, at: float, z: float, coat: RGB, white: RGB, p: Palette
+) -> list[Part]:
     ear, splay = uniform(rng, 0.30, 0.40), uniform(rng, 0.07, 0.15)
     inner = p.wear(ROSE) if p.natural else mix(p.light, WHITE, 0.35)
     parts = [
@@ -66,7 +68,9 @@ def _corgi_head(rng: np.random.Generator, at: float, z: float, coat: RGB, white:
     parts += eyes(at + 0.255, 0.17, z + 0.065, 0.062, p.against(BLACK, WHITE, base=coat))
     root, tip = z + 0.18, z + 0.18 + ear
     parts += both(
-        lambda s: round_cone((at - 0.04, s * 0.23, root), (at - 0.05, s * (0.23 + splay), tip), 0.185, 0.06, coat)
+        lambda s: round_cone(
+            (at - 0.04, s * 0.23, root), (at - 0.05, s * (0.23 + splay), tip), 0.185, 0.06, coat
+        )
     )
     parts += both(
         lambda s: round_cone(
@@ -86,17 +90,23 @@ def corgi(rng: np.random.Generator, palette: Palette) -> list[Part]:
     back = leg + girth * 0.78
     head_x, head_z = length * 0.72 + uniform(rng, 0.12, 0.22), back + uniform(rng, 0.42, 0.55)
     parts = _corgi_body(length, girth, leg, coat, rump, white)
-    parts.append(round_cone((length * 0.6, 0.0, back + 0.05), (head_x - 0.04, 0.0, head_z - 0.06), 0.29, 0.24, coat))
+    parts.append(
+        round_cone((length * 0.6, 0.0, back + 0.05), (head_x - 0.04, 0.0, head_z - 0.06), 0.29, 0.24, coat)
+    )
     parts += _corgi_head(rng, head_x, head_z, coat, white, palette)
     tail = uniform(rng, 0.10, 0.20)
     parts.append(
-        round_cone((-length * 0.95, 0.0, back + 0.18), (-length - 0.12, 0.0, back + 0.24 + tail), 0.12, 0.09, rump)
+        round_cone(
+            (-length * 0.95, 0.0, back + 0.18), (-length - 0.12, 0.0, back + 0.24 + tail), 0.12, 0.09, rump
+        )
     )
     if coin(rng, 0.5):
         parts.append(sphere(0.085, (-length - 0.14, 0.0, back + 0.28 + tail), white))
     if coin(rng, 0.35):
         collar = palette.against(SCARLET, GOLD)
-        parts.append(torus(0.24, 0.06, (length * 0.7 + 0.06, 0.0, back + 0.24), collar, rotate=(0.0, 28.0, 0.0)))
+        parts.append(
+            torus(0.24, 0.06, (length * 0.7 + 0.06, 0.0, back + 0.24), collar, rotate=(0.0, 28.0, 0.0))
+        )
     if coin(rng, 0.4):
         parts.append(ellipsoid((0.09, 0.06, 0.045), (head_x + 0.38, 0.0, head_z - 0.21), ROSE))
     return parts
@@ -111,14 +121,20 @@ def _cat_head(rng: np.random.Generator, x: float, z: float, coat: RGB, pale: RGB
     parts.append(sphere(0.055, (x + 0.37, 0.0, z - 0.04), p.against(ROSE, BLACK, base=pale)))
     parts += eyes(x + 0.25, 0.15, z + 0.07, 0.085, eye)
     parts += both(lambda s: ellipsoid((0.035, 0.035, 0.06), (x + 0.325, s * 0.155, z + 0.07), BLACK))
-    parts += both(lambda s: cone(0.17, 0.03, ear, (x - 0.02, s * 0.22, z + 0.33), coat, rotate=(-14.0 * s, 0.0, 0.0)))
     parts += both(
-        lambda s: cone(0.11, 0.02, ear * 0.72, (x + 0.07, s * 0.22, z + 0.31), ROSE, rotate=(-14.0 * s, 0.0, 0.0))
+        lambda s: cone(0.17, 0.03, ear, (x - 0.02, s * 0.22, z + 0.33), coat, rotate=(-14.0 * s, 0.0, 0.0))
+    )
+    parts += both(
+        lambda s: cone(
+            0.11, 0.02, ear * 0.72, (x + 0.07, s * 0.22, z + 0.31), ROSE, rotate=(-14.0 * s, 0.0, 0.0)
+        )
     )
     return parts
 
 
-def _cat_sitting(rng: np.random.Generator, coat: RGB, shade: RGB, pale: RGB) -> tuple[list[Part], float, float]:
+def _cat_sitting(
+    rng: np.random.Generator, coat: RGB, shade: RGB, pale: RGB
+) -> tuple[list[Part], float, float]:
     tall = uniform(rng, 0.62, 0.78)
     parts = [
         round_cone((-0.18, 0.0, 0.36), (0.08, 0.0, tall), 0.38, 0.26, coat),
@@ -135,18 +151,24 @@ def _cat_sitting(rng: np.random.Generator, coat: RGB, shade: RGB, pale: RGB) -> 
     return parts, 0.18, tall + 0.36
 
 
-def _cat_standing(rng: np.random.Generator, coat: RGB, shade: RGB, pale: RGB) -> tuple[list[Part], float, float]:
+def _cat_standing(
+    rng: np.random.Generator, coat: RGB, shade: RGB, pale: RGB
+) -> tuple[list[Part], float, float]:
     length, z = uniform(rng, 0.42, 0.56), uniform(rng, 0.54, 0.66)
     parts = [capsule((-length, 0.0, z), (length, 0.0, z), 0.27, coat)]
     parts.append(ellipsoid((0.22, 0.20, 0.22), (length + 0.10, 0.0, z - 0.06), pale))
     parts += corners(
-        lambda a, b: round_cone((a * length, b * 0.15, z - 0.1), (a * length, b * 0.16, 0.1), 0.13, 0.10, coat)
+        lambda a, b: round_cone(
+            (a * length, b * 0.15, z - 0.1), (a * length, b * 0.16, 0.1), 0.13, 0.10, coat
+        )
     )
     parts += both(lambda s: ellipsoid((0.15, 0.11, 0.08), (length + 0.05, s * 0.16, 0.08), pale))
     rise = uniform(rng, 0.35, 0.6)
     parts += [
         round_cone((-length - 0.16, 0.0, z + 0.1), (-length - 0.34, 0.0, z + rise), 0.11, 0.09, shade),
-        round_cone((-length - 0.34, 0.0, z + rise), (-length - 0.20, 0.0, z + rise + 0.28), 0.09, 0.085, pale),
+        round_cone(
+            (-length - 0.34, 0.0, z + rise), (-length - 0.20, 0.0, z + rise + 0.28), 0.09, 0.085, pale
+        ),
     ]
     return parts, length + 0.20, z + 0.36
 
@@ -154,7 +176,9 @@ def _cat_standing(rng: np.random.Generator, coat: RGB, shade: RGB, pale: RGB) ->
 @coated
 def cat(rng: np.random.Generator, palette: Palette) -> list[Part]:
     """A cat, sitting or standing, with pointed ears, a curling tail and sometimes tabby stripes."""
-    natural = pick_color(rng, ((0.44, 0.43, 0.45), (0.88, 0.55, 0.24), (0.28, 0.22, 0.20), (0.78, 0.66, 0.50)))
+    natural = pick_color(
+        rng, ((0.44, 0.43, 0.45), (0.88, 0.55, 0.24), (0.28, 0.22, 0.20), (0.78, 0.66, 0.50))
+    )
     coat = palette.wear(natural)
     shade = palette.wear(mix(natural, BLACK, 0.25), "dark")
     pale = palette.against(WHITE, (0.80, 0.68, 0.54), base=coat)
@@ -163,28 +187,41 @@ def cat(rng: np.random.Generator, palette: Palette) -> list[Part]:
     parts += _cat_head(rng, x, z, coat, pale, palette)
     if coin(rng):
         stripe = mix(coat, BLACK, 0.4)
-        parts += [box((0.3, 0.07, 0.08), (x - 0.04, dy, z + 0.27), stripe, rounding=0.03) for dy in (-0.09, 0.09)]
+        parts += [
+            box((0.3, 0.07, 0.08), (x - 0.04, dy, z + 0.27), stripe, rounding=0.03) for dy in (-0.09, 0.09)
+        ]
         if style == "standing":
             parts += [
-                torus(0.235, 0.05, (dx, 0.0, z - 0.36), stripe, rotate=(0.0, 90.0, 0.0)) for dx in (-0.32, -0.08, 0.16)
+                torus(0.235, 0.05, (dx, 0.0, z - 0.36), stripe, rotate=(0.0, 90.0, 0.0))
+                for dx in (-0.32, -0.08, 0.16)
             ]
     return parts
 
 
-def _rabbit_ears(rng: np.random.Generator, x: float, z: float, coat: RGB, inner: RGB, lop: bool) -> list[Part]:
+def _rabbit_ears(
+    rng: np.random.Generator, x: float, z: float, coat: RGB, inner: RGB, lop: bool
+) -> list[Part]:
     size = uniform(rng, 0.5, 0.72)
     if lop:
-        out = both(lambda s: round_cone((x - 0.04, s * 0.22, z + 0.22), (x, s * 0.42, z - 0.2), 0.11, 0.13, coat))
+        out = both(
+            lambda s: round_cone((x - 0.04, s * 0.22, z + 0.22), (x, s * 0.42, z - 0.2), 0.11, 0.13, coat)
+        )
         return out + both(
-            lambda s: round_cone((x + 0.06, s * 0.30, z + 0.12), (x + 0.08, s * 0.42, z - 0.18), 0.06, 0.08, inner)
+            lambda s: round_cone(
+                (x + 0.06, s * 0.30, z + 0.12), (x + 0.08, s * 0.42, z - 0.18), 0.06, 0.08, inner
+            )
         )
     tilt = uniform(rng, 6.0, 16.0)
     up = z + 0.22 + size * 0.5
     out = both(
-        lambda s: ellipsoid((0.085, 0.13, size * 0.5), (x - 0.06, s * 0.17, up), coat, rotate=(-tilt * s, -8.0, 0.0))
+        lambda s: ellipsoid(
+            (0.085, 0.13, size * 0.5), (x - 0.06, s * 0.17, up), coat, rotate=(-tilt * s, -8.0, 0.0)
+        )
     )
     return out + both(
-        lambda s: ellipsoid((0.06, 0.08, size * 0.38), (x - 0.015, s * 0.17, up), inner, rotate=(-tilt * s, -8.0, 0.0))
+        lambda s: ellipsoid(
+            (0.06, 0.08, size * 0.38), (x - 0.015, s * 0.17, up), inner, rotate=(-tilt * s, -8.0, 0.0)
+        )
     )
 
 
@@ -217,4 +254,6 @@ def rabbit(rng: np.random.Generator, palette: Palette) -> list[Part]:
 
 CORGI = Category("corgi", ("corgi dog", "standing corgi dog", "corgi"), "orange", corgi, ("standing",))
 CAT = Category("cat", ("cat", "kitten", "house cat"), "gray", cat, ("sitting", "standing"))
-RABBIT = Category("rabbit", ("rabbit", "bunny", "bunny rabbit"), "brown", rabbit, ("upright ears", "lop-eared"))
+RABBIT = Category(
+    "rabbit", ("rabbit", "bunny", "bunny rabbit"), "brown", rabbit, ("upright ears", "lop-eared")
+)

@@ -35,7 +35,9 @@ from plugins.procedural.parts import Part, box, cone, cylinder, ellipsoid, prism
 ROOFS: tuple[RGB, ...] = ((0.24, 0.36, 0.66), (0.72, 0.22, 0.16), (0.36, 0.30, 0.52))
 
 
-def _tower(at: tuple[float, float], radius: float, top: float, roof: float, wall: RGB, tile: RGB) -> list[Part]:
+def _tower(
+    at: tuple[float, float], radius: float, top: float, roof: float, wall: RGB, tile: RGB
+) -> list[Part]:
     x, y = at
     base = 0.1
     return [
@@ -81,7 +83,9 @@ def castle(rng: np.random.Generator, palette: Palette) -> list[Part]:
     parts += _walls(half, height, wall)
     for at, top in (((half, half), low), ((half, -half), low), ((-half, half), high), ((-half, -half), high)):
         parts += _tower(at, radius, top, roof, wall, tile)
-    parts += _gate(half + 0.04, height + uniform(rng, 0.06, 0.16), wall, palette.against(DARK_WOOD, STONE, base=wall))
+    parts += _gate(
+        half + 0.04, height + uniform(rng, 0.06, 0.16), wall, palette.against(DARK_WOOD, STONE, base=wall)
+    )
     parts += both(lambda s: box((0.08, 0.09, 0.17), (half + radius - 0.03, s * half, low - 0.2), window))
     tall = uniform(rng, 1.15, 1.4)
     if pick(rng, CASTLE.variants) == "round keep":
@@ -90,7 +94,9 @@ def castle(rng: np.random.Generator, palette: Palette) -> list[Part]:
     else:
         side = radius * 2.5
         parts.append(box((side, side, tall - 0.1), (-0.06, 0.0, tall / 2 + 0.05), keep))
-        parts.append(prism(side * 1.2, roof, side * 1.2, (-0.06, 0.0, tall + roof / 2), tile, rotate=(0.0, 0.0, 90.0)))
+        parts.append(
+            prism(side * 1.2, roof, side * 1.2, (-0.06, 0.0, tall + roof / 2), tile, rotate=(0.0, 0.0, 90.0))
+        )
         front, tip = side / 2 - 0.06, tall + roof - 0.04
     parts.append(box((0.08, 0.12, 0.2), (front, 0.0, tall - 0.24), window))
     flag = palette.against(SCARLET, GOLD, base=tile)
@@ -226,7 +232,9 @@ def windmill(rng: np.random.Generator, palette: Palette) -> list[Part]:
         deg = turn + 90.0 * k
         c, s = math.cos(math.radians(deg)), math.sin(math.radians(deg))
         mid, off = span * 0.52, 0.12
-        parts.append(box((0.08, 0.08, span), (x, -s * span / 2, z + c * span / 2), frame, rotate=(deg, 0.0, 0.0)))
+        parts.append(
+            box((0.08, 0.08, span), (x, -s * span / 2, z + c * span / 2), frame, rotate=(deg, 0.0, 0.0))
+        )
         at = (x, -s * mid - c * off, z + c * mid - s * off)
         parts.append(box((0.06, 0.24, span * 0.72), at, cloth, rotate=(deg, 0.0, 0.0)))
     pane = palette.against(GLASS, LAMPLIGHT, base=body)
@@ -245,6 +253,10 @@ CASTLE = Category(
     castle,
     ("round keep", "square keep"),
 )
-HOUSE = Category("house", ("house", "small house", "cottage"), "yellow", house, ("gable front", "eaves front"))
-LIGHTHOUSE = Category("lighthouse", ("lighthouse", "lighthouse on a rock"), "red", lighthouse, ("domed", "pointed"))
+HOUSE = Category(
+    "house", ("house", "small house", "cottage"), "yellow", house, ("gable front", "eaves front")
+)
+LIGHTHOUSE = Category(
+    "lighthouse", ("lighthouse", "lighthouse on a rock"), "red", lighthouse, ("domed", "pointed")
+)
 WINDMILL = Category("windmill", ("windmill", "old windmill"), "white", windmill, ("domed cap", "pointed cap"))

@@ -61,7 +61,9 @@ def _wing(size: Vec3, at: Vec3, side: float, sweep: float, color: RGB) -> Part:
 def airplane(rng: np.random.Generator, palette: Palette) -> list[Part]:
     """An airplane: jet liner with engines under the wings, or a propeller plane, at times a biplane."""
     style = pick(rng, AIRPLANE.variants)
-    natural = (0.93, 0.94, 0.96) if style == "jet" else pick_color(rng, ((0.93, 0.80, 0.20), (0.85, 0.20, 0.16)))
+    natural = (
+        (0.93, 0.94, 0.96) if style == "jet" else pick_color(rng, ((0.93, 0.80, 0.20), (0.85, 0.20, 0.16)))
+    )
     body, wing = palette.wear(natural), palette.wear(natural, "dark")
     accent = (0.16, 0.34, 0.72) if palette.natural else palette.against(WHITE, DARK)
     girth, nose, tail = uniform(rng, 0.20, 0.26), uniform(rng, 0.72, 0.9), uniform(rng, 0.85, 1.05)
@@ -88,7 +90,9 @@ def airplane(rng: np.random.Generator, palette: Palette) -> list[Part]:
         parts += _propeller(nose + girth - 0.12, 0.0, 0.0, uniform(rng, 0.7, 0.9), uniform(rng, 0.0, 90.0))
         parts += both(lambda s: sphere(0.11, (nose * 0.5, s * 0.26, -girth - 0.2), DARK))
         parts += both(
-            lambda s: capsule((nose * 0.5, s * 0.1, -girth * 0.7), (nose * 0.5, s * 0.24, -girth - 0.16), 0.05, METAL)
+            lambda s: capsule(
+                (nose * 0.5, s * 0.1, -girth * 0.7), (nose * 0.5, s * 0.24, -girth - 0.16), 0.05, METAL
+            )
         )
     return parts
 
@@ -106,9 +110,13 @@ def helicopter(rng: np.random.Generator, palette: Palette) -> list[Part]:
     z, rotor = 0.62, 0.62 + fat + 0.2
     parts = [
         ellipsoid((long, fat, fat), (0.0, 0.0, z), body, material=palette.material),
-        ellipsoid((long * 0.60, fat * 0.80, fat * 0.66), (long * 0.48, 0.0, z + 0.10), GLASS, material="glossy"),
+        ellipsoid(
+            (long * 0.60, fat * 0.80, fat * 0.66), (long * 0.48, 0.0, z + 0.10), GLASS, material="glossy"
+        ),
         ellipsoid((long * 0.635, 0.075, fat * 0.72), (long * 0.48, 0.0, z + 0.10), body),
-        round_cone((-long * 0.6, 0.0, z + 0.1), (-boom, 0.0, z + 0.24), 0.24, 0.11, body, material=palette.material),
+        round_cone(
+            (-long * 0.6, 0.0, z + 0.1), (-boom, 0.0, z + 0.24), 0.24, 0.11, body, material=palette.material
+        ),
         box((0.26, 0.09, 0.46), (-boom - 0.06, 0.0, z + 0.4), shade, rotate=(0.0, -20.0, 0.0), rounding=0.03),
         box((0.16, 0.6, 0.07), (-boom + 0.12, 0.0, z + 0.24), shade, rounding=0.02),
         cylinder(0.07, 0.06, (-boom - 0.08, -0.1, z + 0.45), DARK, rotate=(90.0, 0.0, 0.0)),
@@ -159,7 +167,9 @@ def rocket(rng: np.random.Generator, palette: Palette) -> list[Part]:
     )
     for (x, y, _), deg in ring(int(rng.integers(3, 5)), fat + 0.06, 0.0, 60.0 if coin(rng) else 45.0):
         parts.append(box((0.42, 0.1, 0.36), (x, y, z + 0.14), fin, rotate=(0.0, 32.0, deg), rounding=0.03))
-        parts.append(box((0.13, 0.1, 0.42), (x * 1.62, y * 1.62, z - 0.14), fin, rotate=(0.0, 0.0, deg), rounding=0.03))
+        parts.append(
+            box((0.13, 0.1, 0.42), (x * 1.62, y * 1.62, z - 0.14), fin, rotate=(0.0, 0.0, deg), rounding=0.03)
+        )
     if pick(rng, ROCKET.variants) == "lifting off":
         parts.append(round_cone((0.0, 0.0, z - 0.2), (0.0, 0.0, z - 0.55), fat * 0.45, 0.05, CARROT))
         parts.append(round_cone((0.0, 0.0, z - 0.2), (0.0, 0.0, z - 0.36), fat * 0.5, 0.08, GOLD))
@@ -207,14 +217,22 @@ def boat(rng: np.random.Generator, palette: Palette) -> list[Part]:
     )
     if pick(rng, BOAT.variants) == "banded sail":
         band = palette.against(SCARLET, WHITE, base=sail)
-        parts.append(box((foot * 0.78, 0.15, 0.13), (aft[0], aft[1], aft[2] + height * 0.3), band, rotate=swing))
+        parts.append(
+            box((foot * 0.78, 0.15, 0.13), (aft[0], aft[1], aft[2] + height * 0.3), band, rotate=swing)
+        )
     parts += both(
-        lambda s: sphere(0.075, (long * 0.2, s * wide * 0.96, z + 0.14), palette.against(WHITE, GOLD, base=hull))
+        lambda s: sphere(
+            0.075, (long * 0.2, s * wide * 0.96, z + 0.14), palette.against(WHITE, GOLD, base=hull)
+        )
     )
     return parts
 
 
-AIRPLANE = Category("airplane", ("airplane", "plane", "aeroplane"), "white", airplane, ("jet", "propeller", "biplane"))
+AIRPLANE = Category(
+    "airplane", ("airplane", "plane", "aeroplane"), "white", airplane, ("jet", "propeller", "biplane")
+)
 HELICOPTER = Category("helicopter", ("helicopter", "toy helicopter"), "red", helicopter, ("skids",))
-ROCKET = Category("rocket", ("rocket", "space rocket", "toy rocket"), "white", rocket, ("standing", "lifting off"))
+ROCKET = Category(
+    "rocket", ("rocket", "space rocket", "toy rocket"), "white", rocket, ("standing", "lifting off")
+)
 BOAT = Category("boat", ("sail boat", "boat", "sailing boat"), "red", boat, ("plain sail", "banded sail"))

@@ -35,10 +35,14 @@ CLOTH: tuple[RGB, ...] = ((0.30, 0.48, 0.58), (0.66, 0.30, 0.26), (0.44, 0.52, 0
 def _legs(deep: float, wide: float, height: float, thick: float, color: RGB, square: bool) -> list[Part]:
     if square:
         return corners(lambda a, b: box((thick, thick, height), (a * deep, b * wide, height / 2), color))
-    return corners(lambda a, b: cone(thick * 0.42, thick * 0.62, height, (a * deep, b * wide, height / 2), color))
+    return corners(
+        lambda a, b: cone(thick * 0.42, thick * 0.62, height, (a * deep, b * wide, height / 2), color)
+    )
 
 
-def _chair_back(style: str, x: float, wide: float, seat: float, tall: float, color: RGB, shade: RGB) -> list[Part]:
+def _chair_back(
+    style: str, x: float, wide: float, seat: float, tall: float, color: RGB, shade: RGB
+) -> list[Part]:
     mid = seat + tall / 2
     if style == "solid":
         return [box((0.12, wide, tall), (x, 0.0, mid), color, rotate=(0.0, -6.0, 0.0), rounding=0.05)]
@@ -66,10 +70,14 @@ def chair(rng: np.random.Generator, palette: Palette) -> list[Part]:
     if style == "solid" or coin(rng):
         parts.append(box((deep * 0.82, wide * 0.84, 0.12), (0.04, 0.0, seat + 0.1), cushion, rounding=0.05))
     if coin(rng, 0.4):
-        parts += both(lambda s: box((deep * 0.9, 0.11, 0.1), (0.0, s * (wide / 2), seat + 0.34), main, rounding=0.03))
+        parts += both(
+            lambda s: box((deep * 0.9, 0.11, 0.1), (0.0, s * (wide / 2), seat + 0.34), main, rounding=0.03)
+        )
         parts += both(lambda s: box((0.1, 0.1, 0.34), (deep * 0.36, s * (wide / 2), seat + 0.17), main))
     if coin(rng):
-        parts += both(lambda s: box((deep * 0.8, 0.08, 0.08), (0.0, s * (wide / 2 - 0.08), seat * 0.42), shade))
+        parts += both(
+            lambda s: box((deep * 0.8, 0.08, 0.08), (0.0, s * (wide / 2 - 0.08), seat * 0.42), shade)
+        )
     else:
         parts.append(box((0.08, wide * 0.85, 0.09), (deep / 2 - 0.08, 0.0, seat * 0.4), shade))
         parts.append(box((0.08, wide * 0.85, 0.09), (-deep / 2 + 0.08, 0.0, seat * 0.4), shade))
@@ -96,7 +104,9 @@ def table(rng: np.random.Generator, palette: Palette) -> list[Part]:
     parts.append(box((0.08, in_y * 2, 0.16), (-in_x, 0.0, tall - 0.13), main))
     drawer = palette.against(CREAM, WOOD, base=main)
     parts.append(box((in_x * 1.6, in_y * 1.2, 0.24), (in_x * 0.3, 0.0, tall - 0.16), drawer))
-    parts.append(sphere(0.065, (in_x * 1.1 + 0.05, 0.0, tall - 0.17), palette.against(GOLD, DARK, base=drawer)))
+    parts.append(
+        sphere(0.065, (in_x * 1.1 + 0.05, 0.0, tall - 0.17), palette.against(GOLD, DARK, base=drawer))
+    )
     if style == "with shelf":
         parts.append(box((in_x * 2, in_y * 2, 0.09), (0.0, 0.0, tall * 0.3), main))
     # Set at the front right corner, so that the front shows from above as well.
@@ -129,11 +139,15 @@ def sofa(rng: np.random.Generator, palette: Palette) -> list[Part]:
         _cushion((0.26, wide, back), (-deep / 2 + 0.08, 0.0, back / 2 + 0.1), -6.0, 0.08, main),
     ]
     parts += both(
-        lambda s: box((deep, 0.22, arm - 0.1), (0.02, s * (wide / 2 + 0.06), arm / 2 + 0.08), main, rounding=0.06)
+        lambda s: box(
+            (deep, 0.22, arm - 0.1), (0.02, s * (wide / 2 + 0.06), arm / 2 + 0.08), main, rounding=0.06
+        )
     )
     if rolled:
         turn, spot = (0.0, 90.0, 0.0), wide / 2 + 0.08
-        parts += both(lambda s: cylinder(0.15, deep, (0.02, s * spot, arm + 0.02), main, rotate=turn, rounding=0.03))
+        parts += both(
+            lambda s: cylinder(0.15, deep, (0.02, s * spot, arm + 0.02), main, rotate=turn, rounding=0.03)
+        )
     step = wide * 0.92 / seats
     for k in range(seats):
         y = step * (k - (seats - 1) / 2)
@@ -222,19 +236,24 @@ def bed(rng: np.random.Generator, palette: Palette) -> list[Part]:
         parts.append(ellipsoid((0.09, wide * 0.5, 0.3), (-long / 2, 0.0, head * 0.76), frame))
     else:
         parts += [
-            box((0.1, 0.11, head * 0.8), (-long / 2, y * wide, head * 0.5), frame) for y in (-0.3, -0.1, 0.1, 0.3)
+            box((0.1, 0.11, head * 0.8), (-long / 2, y * wide, head * 0.5), frame)
+            for y in (-0.3, -0.1, 0.1, 0.3)
         ]
         parts.append(box((0.13, wide * 1.04, 0.14), (-long / 2, 0.0, head), frame, rounding=0.04))
     count = 2 if double else 1
     for k in range(count):
         y = (k - (count - 1) / 2) * wide * 0.46
-        parts.append(box((0.32, wide * (0.4 if double else 0.7), 0.17), (-long * 0.36, y, 0.6), sheet, rounding=0.07))
+        parts.append(
+            box((0.32, wide * (0.4 if double else 0.7), 0.17), (-long * 0.36, y, 0.6), sheet, rounding=0.07)
+        )
     parts += corners(lambda a, b: cylinder(0.075, 0.36, (a * long / 2, b * (wide / 2 - 0.05), 0.18), frame))
     parts += both(lambda s: sphere(0.09, (-long / 2, s * (wide / 2), head + 0.1), frame))
     return parts
 
 
-CHAIR = Category("chair", ("chair", "wooden chair", "dining chair"), "brown", chair, ("solid", "slats", "ladder"))
+CHAIR = Category(
+    "chair", ("chair", "wooden chair", "dining chair"), "brown", chair, ("solid", "slats", "ladder")
+)
 TABLE = Category("table", ("table", "table with a drawer"), "brown", table, ("square", "round", "with shelf"))
 SOFA = Category("sofa", ("sofa", "couch"), "blue", sofa, ("box arms", "rolled arms"))
 LAMP = Category(

@@ -58,7 +58,9 @@ def mug(rng: np.random.Generator, palette: Palette) -> list[Part]:
         cylinder(wide - 0.05, 0.06, (0.0, 0.0, tall - 0.14), (0.30, 0.16, 0.08)),
         torus(wide - 0.05, 0.06, (0.0, 0.0, tall - 0.01), shade, material=wall),
         cylinder(wide * 0.85, 0.08, (0.0, 0.0, 0.0), shade),
-        torus(tall * 0.27, 0.09, (0.0, -wide + 0.02, tall * 0.52), shade, rotate=(90.0, 0.0, -90.0), arc=210.0),
+        torus(
+            tall * 0.27, 0.09, (0.0, -wide + 0.02, tall * 0.52), shade, rotate=(90.0, 0.0, -90.0), arc=210.0
+        ),
         cylinder(0.17, 0.06, (wide - 0.01, 0.0, tall * 0.52), badge, rotate=(0.0, 90.0, 0.0)),
         sphere(0.08, (wide + 0.01, 0.0, tall * 0.52), palette.against(main, SCARLET, base=badge)),
     ]
@@ -73,7 +75,9 @@ def mug(rng: np.random.Generator, palette: Palette) -> list[Part]:
             if abs(deg - 270.0) > 30.0
         ]
     if coin(rng, 0.4):
-        parts.append(capsule((-0.1, 0.12, tall * 0.6), (-0.3, 0.3, tall + 0.34), 0.05, METAL, material="metal"))
+        parts.append(
+            capsule((-0.1, 0.12, tall * 0.6), (-0.3, 0.3, tall + 0.34), 0.05, METAL, material="metal")
+        )
     return parts
 
 
@@ -90,7 +94,9 @@ def teapot(rng: np.random.Generator, palette: Palette) -> list[Part]:
     parts = [
         ellipsoid((wide, wide, tall), (0.0, 0.0, z), main, material=gloss),
         cylinder(wide * 0.58, 0.12, (0.0, 0.0, 0.06), shade),
-        round_cone((wide * 0.7, 0.0, z - 0.08), (wide + 0.26, 0.0, z + 0.14), 0.18, 0.10, main, material=gloss),
+        round_cone(
+            (wide * 0.7, 0.0, z - 0.08), (wide + 0.26, 0.0, z + 0.14), 0.18, 0.10, main, material=gloss
+        ),
         round_cone(
             (wide + 0.24, 0.0, z + 0.1),
             (wide + 0.40, 0.0, z + tall * 0.72),
@@ -117,7 +123,9 @@ def teapot(rng: np.random.Generator, palette: Palette) -> list[Part]:
     return parts
 
 
-def _guitar_body(style: str, low: float, high: float, thick: float, main: tuple[float, float, float]) -> list[Part]:
+def _guitar_body(
+    style: str, low: float, high: float, thick: float, main: tuple[float, float, float]
+) -> list[Part]:
     turn = (0.0, 90.0, 0.0)
     parts = [
         cylinder(low, thick, (0.0, 0.0, low), main, material="glossy", rotate=turn, rounding=0.04),
@@ -153,18 +161,26 @@ def guitar(rng: np.random.Generator, palette: Palette) -> list[Part]:
         box((0.13, 0.19, length + 0.3), (face - 0.03, 0.0, top + length / 2 - 0.15), neck),
         box((0.12, 0.28, 0.36), (face - 0.06, 0.0, top + length + 0.16), main, rounding=0.03),
         box((0.08, 0.34, 0.09), (face + 0.02, 0.0, low * 0.72), dark),
-        box((0.06, 0.1, top + length - low * 0.7), (face + 0.035, 0.0, (top + length + low * 0.7) / 2), CREAM),
+        box(
+            (0.06, 0.1, top + length - low * 0.7), (face + 0.035, 0.0, (top + length + low * 0.7) / 2), CREAM
+        ),
     ]
     for t in (0.05, 0.22):
         parts += [sphere(0.06, (face - 0.06, s * 0.19, top + length + t), METAL) for s in SIDES]
     if style == "acoustic":
         at = (face, 0.0, low * 1.62)
         parts.append(cylinder(0.18, 0.05, at, dark, rotate=(0.0, 90.0, 0.0)))
-        parts.append(torus(0.19, 0.035, at, palette.against(CREAM, DARK_WOOD, base=main), rotate=(0.0, 90.0, 0.0)))
+        parts.append(
+            torus(0.19, 0.035, at, palette.against(CREAM, DARK_WOOD, base=main), rotate=(0.0, 90.0, 0.0))
+        )
     else:
-        parts += [box((0.06, 0.34, 0.1), (face + 0.01, 0.0, low * k), dark, rounding=0.02) for k in (1.2, 1.7)]
+        parts += [
+            box((0.06, 0.34, 0.1), (face + 0.01, 0.0, low * k), dark, rounding=0.02) for k in (1.2, 1.7)
+        ]
         parts += [sphere(0.06, (face, 0.28, low * k), GOLD) for k in (0.55, 0.85)]
-        parts.append(ellipsoid((0.04, 0.2, 0.32), (face, -0.2, low * 1.1), palette.against(WHITE, DARK, base=main)))
+        parts.append(
+            ellipsoid((0.04, 0.2, 0.32), (face, -0.2, low * 1.1), palette.against(WHITE, DARK, base=main))
+        )
     parts.append(sphere(0.07, (0.0, 0.0, 0.0), METAL))
     return parts
 
@@ -180,8 +196,12 @@ def umbrella(rng: np.random.Generator, palette: Palette) -> list[Part]:
     top, mid = stick, stick - tall * 0.45
     badge = palette.against(WHITE, GOLD, DARK, base=main)
     parts = [
-        cone(wide, wide * waist, tall * 0.55, (0.0, 0.0, mid - tall * 0.275), main, material=palette.material),
-        cone(wide * waist, 0.05, tall * 0.45, (0.0, 0.0, top - tall * 0.225), main, material=palette.material),
+        cone(
+            wide, wide * waist, tall * 0.55, (0.0, 0.0, mid - tall * 0.275), main, material=palette.material
+        ),
+        cone(
+            wide * waist, 0.05, tall * 0.45, (0.0, 0.0, top - tall * 0.225), main, material=palette.material
+        ),
         cylinder(0.05, stick, (0.0, 0.0, stick / 2 - 0.1), METAL),
         cylinder(0.045, 0.18, (0.0, 0.0, top + 0.06), DARK),
         torus(0.15, 0.065, (0.15, 0.0, -0.12), WOOD, rotate=(90.0, 90.0, 0.0), arc=190.0),

@@ -43,7 +43,9 @@ def _round_crown(rng: np.random.Generator, z: float, leaf: RGB, light: RGB, dark
     count = int(rng.integers(4, 7))
     for k, (at, _) in enumerate(ring(count, size * 0.68, z + size * 0.5, uniform(rng, 0.0, 60.0))):
         up = uniform(rng, -0.06, 0.3)
-        parts.append(sphere(size * uniform(rng, 0.48, 0.62), (at[0], at[1], at[2] + up), dark if k % 2 else light))
+        parts.append(
+            sphere(size * uniform(rng, 0.48, 0.62), (at[0], at[1], at[2] + up), dark if k % 2 else light)
+        )
     return parts
 
 
@@ -78,7 +80,8 @@ def tree(rng: np.random.Generator, palette: Palette) -> list[Part]:
     trunk, foot = uniform(rng, 0.5, 0.72), uniform(rng, 0.14, 0.19)
     parts = [cone(foot * 1.25, foot * 0.85, trunk + 0.2, (0.0, 0.0, trunk / 2 + 0.05), bark)]
     parts += [
-        round_cone((0.0, 0.0, 0.1), (x, y, 0.04), 0.11, 0.06, bark) for (x, y, _), _ in ring(3, foot + 0.14, 0.0, 60.0)
+        round_cone((0.0, 0.0, 0.1), (x, y, 0.04), 0.11, 0.06, bark)
+        for (x, y, _), _ in ring(3, foot + 0.14, 0.0, 60.0)
     ]
     z = trunk if style == "round" else trunk * 0.7
     parts += (_round_crown if style == "round" else _conifer)(rng, z, leaf, light, dark)
@@ -125,7 +128,8 @@ def cactus(rng: np.random.Generator, palette: Palette) -> list[Part]:
         r = uniform(rng, 0.40, 0.48)
         parts.append(ellipsoid((r, r, r * 1.1), (0.0, 0.0, 0.5 + r * 0.85), main))
         parts += [
-            torus(r * 0.92, 0.07, (0.0, 0.0, 0.5 + r * 0.85), rib, rotate=(90.0, 0.0, 45.0 * k)) for k in range(4)
+            torus(r * 0.92, 0.07, (0.0, 0.0, 0.5 + r * 0.85), rib, rotate=(90.0, 0.0, 45.0 * k))
+            for k in range(4)
         ]
         top = 0.5 + r * 1.9
     else:
@@ -202,7 +206,9 @@ def _twigs(low: float, chest: float, lift: float, bark: RGB) -> list[Part]:
     hand = (low + 0.42, chest + lift)
     arms = both(lambda s: capsule((0.0, s * low * 0.5, chest), (0.08, s * hand[0], hand[1]), 0.055, bark))
     fork = (low + 0.3, chest + lift * 0.75)
-    return arms + both(lambda s: capsule((0.06, s * fork[0], fork[1]), (0.2, s * (low + 0.4), hand[1]), 0.045, bark))
+    return arms + both(
+        lambda s: capsule((0.06, s * fork[0], fork[1]), (0.2, s * (low + 0.4), hand[1]), 0.045, bark)
+    )
 
 
 @coated
@@ -248,7 +254,9 @@ def _robot_head(rng: np.random.Generator, z: float, main: RGB, light: RGB, p: Pa
     parts.append(box((0.1, wide * 0.74, 0.2), (0.24, 0.0, z + 0.30), DARK, rounding=0.04))
     parts += both(lambda s: sphere(0.085, (0.28, s * wide * 0.2, z + 0.30), glow, material="glossy"))
     parts.append(box((0.1, wide * 0.4, 0.07), (0.24, 0.0, z + 0.12), p.against(WHITE, DARK, base=main)))
-    parts += both(lambda s: cylinder(0.1, 0.12, (0.0, s * wide * 0.52, z + 0.28), light, rotate=(90.0, 0.0, 0.0)))
+    parts += both(
+        lambda s: cylinder(0.1, 0.12, (0.0, s * wide * 0.52, z + 0.28), light, rotate=(90.0, 0.0, 0.0))
+    )
     parts.append(cylinder(0.04, 0.24, (0.0, 0.0, z + 0.58), METAL))
     parts.append(sphere(0.09, (0.0, 0.0, z + 0.72), p.against(SCARLET, GOLD)))
     return parts
@@ -271,12 +279,16 @@ def robot(rng: np.random.Generator, palette: Palette) -> list[Part]:
         box((0.08, 0.1, 0.1), (0.27, -0.1, z + 0.08), GOLD),
         box((0.12, wide * 0.6, tall * 0.5), (-0.28, 0.0, z), shade, rounding=0.04),
     ]
-    parts += both(lambda s: capsule((0.0, s * wide * 0.27, leg + 0.14), (0.0, s * wide * 0.27, 0.14), 0.12, shade))
+    parts += both(
+        lambda s: capsule((0.0, s * wide * 0.27, leg + 0.14), (0.0, s * wide * 0.27, 0.14), 0.12, shade)
+    )
     parts += both(lambda s: box((0.5, 0.28, 0.18), (0.08, s * wide * 0.27, 0.09), main, rounding=0.05))
     arm = wide / 2 + 0.14
     parts += both(lambda s: sphere(0.15, (0.0, s * (arm - 0.04), z + tall * 0.34), light))
     parts += both(
-        lambda s: capsule((0.0, s * arm, z + tall * 0.3), (0.16, s * (arm + 0.04), z - 0.14 + lift * 0.5), 0.09, shade)
+        lambda s: capsule(
+            (0.0, s * arm, z + tall * 0.3), (0.16, s * (arm + 0.04), z - 0.14 + lift * 0.5), 0.09, shade
+        )
     )
     parts += both(
         lambda s: torus(
@@ -292,7 +304,13 @@ def robot(rng: np.random.Generator, palette: Palette) -> list[Part]:
 
 
 TREE = Category("tree", ("tree", "tree with a bird house"), "green", tree, ("round", "conifer"))
-CACTUS = Category("cactus", ("cactus", "cactus in a pot", "potted cactus"), "green", cactus, ("column", "ball"))
-MUSHROOM = Category("mushroom", ("mushroom", "toadstool", "mushroom house"), "red", mushroom, ("domed", "pointed"))
-SNOWMAN = Category("snowman", ("snowman", "snowman with a hat"), "white", snowman, ("two balls", "three balls"))
+CACTUS = Category(
+    "cactus", ("cactus", "cactus in a pot", "potted cactus"), "green", cactus, ("column", "ball")
+)
+MUSHROOM = Category(
+    "mushroom", ("mushroom", "toadstool", "mushroom house"), "red", mushroom, ("domed", "pointed")
+)
+SNOWMAN = Category(
+    "snowman", ("snowman", "snowman with a hat"), "white", snowman, ("two balls", "three balls")
+)
 ROBOT = Category("robot", ("robot", "toy robot"), "gray", robot, ("round head", "square head"))

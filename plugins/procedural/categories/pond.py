@@ -48,16 +48,22 @@ def duck(rng: np.random.Generator, palette: Palette) -> list[Part]:
     eye = palette.against(BLACK, WHITE, base=head)
     parts += eyes(x + size * 0.72, size * 0.62, neck + 0.24, 0.07, eye)
     parts += both(
-        lambda s: ellipsoid((long * 0.58, 0.11, 0.22), (-0.12, s * fat * 0.92, 0.54), wing, rotate=(0.0, 14.0, 0.0))
+        lambda s: ellipsoid(
+            (long * 0.58, 0.11, 0.22), (-0.12, s * fat * 0.92, 0.54), wing, rotate=(0.0, 14.0, 0.0)
+        )
     )
-    parts += both(lambda s: round_cone((-0.5, s * fat * 0.9, 0.62), (-0.72, s * fat * 0.8, 0.74), 0.10, 0.06, wing))
+    parts += both(
+        lambda s: round_cone((-0.5, s * fat * 0.9, 0.62), (-0.72, s * fat * 0.8, 0.74), 0.10, 0.06, wing)
+    )
     parts += both(lambda s: ellipsoid((0.20, 0.13, 0.06), (0.08, s * 0.2, 0.04), bill))
     parts += both(lambda s: cone(0.07, 0.07, 0.14, (0.0, s * 0.2, 0.1), bill))
     if mallard:
         parts.append(torus(0.19, 0.06, (x - 0.01, 0.0, neck - 0.1), WHITE))
     if coin(rng, 0.4):
         parts.append(
-            round_cone((x - 0.02, 0.0, neck + size + 0.1), (x - 0.16, 0.0, neck + size + 0.26), 0.07, 0.05, head)
+            round_cone(
+                (x - 0.02, 0.0, neck + size + 0.1), (x - 0.16, 0.0, neck + size + 0.26), 0.07, 0.05, head
+            )
         )
     return parts
 
@@ -86,7 +92,9 @@ def fish(rng: np.random.Generator, palette: Palette) -> list[Part]:
             rotate=(0.0, 90.0, 0.0),
         ),
     ]
-    parts += both(lambda s: sphere(0.14, (long * 0.62, s * wide * 0.66, tall * 0.26), WHITE, material="glossy"))
+    parts += both(
+        lambda s: sphere(0.14, (long * 0.62, s * wide * 0.66, tall * 0.26), WHITE, material="glossy")
+    )
     parts += both(lambda s: sphere(0.085, (long * 0.70, s * (wide * 0.66 + 0.075), tall * 0.27), BLACK))
     parts += both(
         lambda s: ellipsoid(
@@ -103,7 +111,8 @@ def fish(rng: np.random.Generator, palette: Palette) -> list[Part]:
         parts += both(lambda s: sphere(0.09, (-0.34, s * (wide - 0.10), 0.02), pale))
     else:
         parts += [
-            prism(0.16, 0.2, 0.08, (dx, 0.0, tall + 0.16 - abs(dx + 0.1) * 0.3), fin) for dx in (-0.36, -0.12, 0.12)
+            prism(0.16, 0.2, 0.08, (dx, 0.0, tall + 0.16 - abs(dx + 0.1) * 0.3), fin)
+            for dx in (-0.36, -0.12, 0.12)
         ]
     return parts
 

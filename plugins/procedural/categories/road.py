@@ -55,7 +55,9 @@ def _formula(rng: np.random.Generator, p: Palette, body: RGB, accent: RGB) -> li
         box((0.22, 0.86, 0.08), (-1.0, 0.0, 0.62), body, material=gloss),
         box((0.10, 0.12, 0.34), (-0.94, 0.0, 0.46), DARK),
     ]
-    parts += both(lambda s: box((0.76, 0.28, 0.27), (-0.20, s * 0.29, 0.255), back, material=gloss, rounding=0.09))
+    parts += both(
+        lambda s: box((0.76, 0.28, 0.27), (-0.20, s * 0.29, 0.255), back, material=gloss, rounding=0.09)
+    )
     parts += both(lambda s: box((0.28, 0.07, 0.2), (nose + 0.02, s * 0.52, 0.16), back))
     parts += both(lambda s: box((0.32, 0.07, 0.34), (-1.0, s * 0.44, 0.54), accent))
     hub = _hub(p)
@@ -90,7 +92,9 @@ def _touring(rng: np.random.Generator, p: Palette, body: RGB, accent: RGB) -> li
         parts += wheel(0.60, s * wide * 0.45, rim, 0.2, hub)
         parts += wheel(-0.62, s * wide * 0.45, rim + 0.02, 0.22, hub)
     if coin(rng):
-        parts += both(lambda s: cylinder(0.13, 0.03, (-0.05, s * wide * 0.5, z), accent, rotate=(90.0, 0.0, 0.0)))
+        parts += both(
+            lambda s: cylinder(0.13, 0.03, (-0.05, s * wide * 0.5, z), accent, rotate=(90.0, 0.0, 0.0))
+        )
     return parts
 
 
@@ -109,7 +113,9 @@ def _bus_sides(long: float, wide: float, z: float, height: float, count: int) ->
     parts: list[Part] = []
     for k in range(count):
         x = -long * 0.45 + step * (k + 0.5)
-        parts.append(box((step * 0.74, wide + 0.05, height), (x, 0.0, z), GLASS, material="glossy", rounding=0.02))
+        parts.append(
+            box((step * 0.74, wide + 0.05, height), (x, 0.0, z), GLASS, material="glossy", rounding=0.02)
+        )
     return parts
 
 
@@ -117,7 +123,9 @@ def _bus_sides(long: float, wide: float, z: float, height: float, count: int) ->
 def bus(rng: np.random.Generator, palette: Palette) -> list[Part]:
     """A bus: city, double-decker or bonneted school bus, windscreen and lamps at the front."""
     style = pick(rng, BUS.variants)
-    natural = {"city": (0.90, 0.32, 0.12), "double-decker": (0.80, 0.10, 0.10), "school": (0.98, 0.74, 0.10)}[style]
+    natural = {"city": (0.90, 0.32, 0.12), "double-decker": (0.80, 0.10, 0.10), "school": (0.98, 0.74, 0.10)}[
+        style
+    ]
     body, trim = palette.wear(natural), palette.against(WHITE, DARK)
     long, wide = uniform(rng, 1.8, 2.15), uniform(rng, 0.72, 0.82)
     tall = uniform(rng, 0.72, 0.84) * (1.6 if style == "double-decker" else 1.0)
@@ -145,7 +153,9 @@ def bus(rng: np.random.Generator, palette: Palette) -> list[Part]:
         parts.append(box((0.06, wide * 0.80, 0.26), (front, 0.0, high), GLASS, material="glossy"))
     elif style == "school":
         parts.append(
-            box((0.46, wide * 0.84, tall * 0.52), (front + 0.18, 0.0, base + tall * 0.26), body, rounding=0.08)
+            box(
+                (0.46, wide * 0.84, tall * 0.52), (front + 0.18, 0.0, base + tall * 0.26), body, rounding=0.08
+            )
         )
         front += 0.4
     else:
@@ -157,5 +167,7 @@ def bus(rng: np.random.Generator, palette: Palette) -> list[Part]:
     return parts
 
 
-RACE_CAR = Category("race car", ("race car", "racing car", "sports race car"), "red", race_car, ("open wheel", "GT"))
+RACE_CAR = Category(
+    "race car", ("race car", "racing car", "sports race car"), "red", race_car, ("open wheel", "GT")
+)
 BUS = Category("bus", ("bus", "passenger bus"), "yellow", bus, ("city", "double-decker", "school"))
