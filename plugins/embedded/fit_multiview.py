@@ -22,9 +22,8 @@ from core.types import Cameras, Condition, Views
 from plugins.embedded.camera import embed_camera
 from plugins.embedded.family import family_folder, part, save_half
 from plugins.embedded.latent_fit import UnetFit, UnetFitConfig
-from plugins.embedded.multiview import FRAMES, EmbeddedMultiView, told_picture
+from plugins.embedded.multiview import FRAMES, EmbeddedMultiView, image_encoder, told_picture
 from plugins.embedded.sight import Sight
-from plugins.embedded.zero123 import image_encoder
 
 
 class EmbeddedMultiViewFit(UnetFit):

@@ -22,8 +22,8 @@ from core.diffusion.sampler import ddim
 from core.types import Cameras, Views
 from plugins.embedded.family import family_folder, part, save_half
 from plugins.embedded.latent_fit import UnetFit, UnetFitConfig
-from plugins.embedded.sight import Sight
-from plugins.embedded.zero123 import VIEWPOINT_DIM, EmbeddedZero123, image_encoder, told_viewpoint
+from plugins.embedded.named import NamedEncoder
+from plugins.embedded.zero123 import VIEWPOINT_DIM, EmbeddedZero123, told_viewpoint
 
 _PICTURES, _VIEWPOINT = "conv_in.weight", "class_embedding.linear_1.weight"
 """The two layers with more inputs than the text-to-image UNet's."""
@@ -67,8 +67,8 @@ class EmbeddedZero123Fit(UnetFit):
         """Share of pairs that are one picture twice, which two random cameras of an object never come near."""
 
     def __init__(self, options: Any, context: Context) -> None:
-        self._image = [image_encoder(options.family)]
-        self._sight = [Sight.load(options.family)]
+        self._image = [NamedEncoder.of_family(options.family)]
+        self._sight = [self._image[0].sight]
         super().__init__(options, context)
 
     def build_model(self) -> Any:
@@ -90,18 +90,13 @@ class EmbeddedZero123Fit(UnetFit):
         self.take_over(self.model.unet, state | _widened(self.model.unet, state), family)
 
     def embeddings(self) -> Tensor:
-        """[N, D] float16 CLIP embeddings of the whole pool."""
-        weights = part(self.options.family, "clip", "embedded-clip") / "model.safetensors"
-        return self.kept("clip", weights, self._embed_pool)
+        """[N, D] float16 embeddings of the whole pool."""
+        weights = part(self.options.family, "sight", "embedded-sight") / "model.safetensors"
+        return self.kept("named", weights, self._name_pool)
 
-    @torch.no_grad()
-    def _embed_pool(self) -> Tensor:
-        tower, pool = self._image[0].to(self.device), torch.from_numpy(self.data.pool["rgb"])
-        parts = [
-            tower(pixel_values=x.to(self.device).permute(0, 3, 1, 2).float() / 127.5 - 1).image_embeds.half().cpu()
-            for x in pool.split(512)
-        ]
-        return torch.cat(parts)
+    def _name_pool(self) -> Tensor:
+        tower = self._image[0].to(self.device)
+        return torch.cat([tower.of_latents(x.float().to(self.device)).half().cpu() for x in self.latents().split(512)])
 
     def training_step(self, step: Step) -> dict[str, Tensor]:
         wanted = self.data.draw(step)

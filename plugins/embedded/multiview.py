@@ -19,9 +19,22 @@ from plugins.embedded.camera import embed_camera, no_camera
 from plugins.embedded.family import BACKGROUND, family_folder, part
 from plugins.embedded.prior import FamilyConfig
 from plugins.embedded.sight import Sight, turned
-from plugins.embedded.zero123 import image_encoder
 
 FRAMES = 4
+
+
+def image_encoder(family: str) -> Any:
+    """The vision tower of the family's CLIP, in evaluation mode."""
+    from transformers import CLIPVisionModelWithProjection
+    from transformers.utils.logging import disable_progress_bar, get_verbosity, set_verbosity, set_verbosity_error
+
+    disable_progress_bar()
+    folder, before = part(family, "clip", "embedded-clip"), get_verbosity()
+    set_verbosity_error()  # it would list the text tower as unexpected
+    try:
+        return CLIPVisionModelWithProjection.from_pretrained(folder).float().eval()
+    finally:
+        set_verbosity(before)
 
 
 class EmbeddedMultiView(MultiViewPrior):

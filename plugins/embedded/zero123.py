@@ -12,6 +12,7 @@ from core.diffusion.novel_view import CameraProjection, NovelViewPrior
 from core.precision import settled_dtype
 from plugins.embedded.camera import CAMERA_DIM, HARMONICS
 from plugins.embedded.family import BACKGROUND, family_folder, part
+from plugins.embedded.named import NamedEncoder
 from plugins.embedded.prior import FamilyConfig
 from plugins.embedded.sight import Sight, turned
 
@@ -27,20 +28,6 @@ def told_viewpoint(seen: Tensor, pose: Tensor) -> Tensor:
     return torch.cat([turned(seen, pose), torch.stack([*harmonics, pose[:, 0], pose[:, 3]], -1)], -1)
 
 
-def image_encoder(family: str) -> Any:
-    """The vision tower of the family's CLIP, in evaluation mode."""
-    from transformers import CLIPVisionModelWithProjection
-    from transformers.utils.logging import disable_progress_bar, get_verbosity, set_verbosity, set_verbosity_error
-
-    disable_progress_bar()
-    folder, before = part(family, "clip", "embedded-clip"), get_verbosity()
-    set_verbosity_error()  # it would list the text tower as unexpected
-    try:
-        return CLIPVisionModelWithProjection.from_pretrained(folder).float().eval()
-    finally:
-        set_verbosity(before)
-
-
 class EmbeddedZero123(NovelViewPrior):
     """64x64 pictures, 16x16 latents; pictures are laid over the grey that the family knows."""
 
@@ -52,13 +39,13 @@ class EmbeddedZero123(NovelViewPrior):
 
         folder = part(options.family, "zero123", "embedded-zero123")
         family = family_folder(options.family)
-        tower = image_encoder(options.family)
+        tower = NamedEncoder.of_family(options.family)
         parts = {
             "vae": AutoencoderKL.from_pretrained(part(options.family, "vae", "embedded-autoencoder")),
             "unet": UNet2DConditionModel.from_pretrained(folder / "unet"),
             "scheduler": DDIMScheduler.from_pretrained(family / "scheduler"),
             "image_encoder": tower,
-            "sight": Sight.load(options.family),
+            "sight": tower.sight,
             "cc_projection": CameraProjection.from_pretrained(folder / "cc_projection"),
         }
         self._start(options, context, parts, settled_dtype(options.precision, context.device))

@@ -21,6 +21,7 @@ from core.types import Cameras, Views
 from plugins.embedded.camera import HARMONICS, embed_camera
 from plugins.embedded.captioned import EmbeddedCaptioned
 from plugins.embedded.multiview import FRAMES, EmbeddedMultiView
+from plugins.embedded.named import NamedEncoder
 from plugins.embedded.prior import Embedded
 from plugins.embedded.sight import Sight, turned
 from plugins.embedded.zero123 import VIEWPOINT_DIM, EmbeddedZero123, told_viewpoint
@@ -176,6 +177,29 @@ def test_a_caption_is_the_likeliest_colour_and_kind(family: Path, views: Views) 
     torch.testing.assert_close(torch.cat([told.text[:1], own.text]), wanted.text)  # type: ignore[index,list-item]
     pose = relative_pose(views.cameras, turntable([30.0, 120.0]))
     torch.testing.assert_close(told.camera, turned(prior.look(views)[1].expand(2, -1), pose))
+
+
+def test_a_picture_is_embedded_as_the_sentence_that_it_is_seen_to_be(family: Path, views: Views) -> None:
+    """Whatever the pixels: the text tower's embedding of the likeliest colour and kind, as CLIP itself has it."""
+    from transformers import CLIPModel, CLIPTokenizer
+
+    tower = NamedEncoder.of_family(str(family))
+    colors, kinds = tower.sight.colors, list(tower.sight.nouns)
+    with torch.no_grad():
+        for head, index in (("color", colors.index("cyan")), ("kind", kinds.index("corgi"))):
+            layer: Any = tower.sight.heads[head]
+            layer.weight.zero_()
+            layer.bias.zero_()
+            layer.bias[index] = 1
+    pixels = views.over(0.5).permute(0, 3, 1, 2) * 2 - 1
+    found = tower(pixel_values=torch.cat([pixels, pixels.roll(3, -1)])).image_embeds
+    noun = tower.sight.nouns["corgi"]
+    clip, tokenizer = CLIPModel.from_pretrained(family / "clip"), CLIPTokenizer.from_pretrained(family / "tokenizer")
+    tokens = tokenizer([f"a cyan {noun}"], return_tensors="pt")
+    with torch.no_grad():
+        wanted = clip.float().text_projection(clip.text_model(**tokens).pooler_output)
+    torch.testing.assert_close(found, wanted.expand(2, -1), rtol=1e-3, atol=1e-4)
+    assert tower.config.projection_dim == wanted.shape[1] and tower.config.image_size == 64
 
 
 # -- several views at once ---------------------------------------------------------------------------------------------
