@@ -40,6 +40,9 @@ class SamplingConfig(BaseConfig):
     """Whether the decoder hears the sentence beside the embedding."""
     upsampler_steps: int = Field(default=7, ge=2)
     """Steps of the upsampler."""
+    upsampler_start: float = Field(default=1.0, gt=0, le=1)
+    """Share of its timesteps that it starts from, on the small picture enlarged and noised; 1 is noise alone, as
+    published. A short training tints pictures there."""
     batch: int = Field(default=16, ge=1)
     """Pictures drawn at once."""
     image: Path | None = None
@@ -137,7 +140,7 @@ def large_pictures(family: Family, o: SamplingConfig, small: Tensor, generator: 
     """[B, 3, S, S] in [-1, 1] of small ones."""
     first = family.networks["super_res_first"]
     last = family.networks.get("super_res_last", first)
-    return sample_large(first, last, family.schedulers["super_res_scheduler"], small, o.upsampler_steps, generator)
+    return sample_large(first, last, family.schedulers["super_res_scheduler"], small, o.upsampler_steps, generator, o.upsampler_start)
 
 
 def lead(family: Family, o: SamplingConfig, count: int, prompt: str, given: Tensor) -> Tensor:

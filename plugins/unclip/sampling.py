@@ -21,10 +21,15 @@ def context_mask(mask: Tensor, projection: Any) -> Tensor:
     return F.pad(mask, (projection.clip_extra_context_tokens, 0), value=True)
 
 
-def respaced(scheduler: Any, steps: int) -> list[tuple[Tensor, Tensor | None]]:
-    """Pairs of a timestep and the next, from the last one to 0 and None; the scheduler works out the betas between."""
+def respaced(scheduler: Any, steps: int, start: float = 1.0) -> list[tuple[Tensor, Tensor | None]]:
+    """Pairs of a timestep and the next, from the last one to 0 and None; the scheduler works out the betas between.
+
+    With ``start`` below 1 they begin at that share of the timesteps.
+    """
     scheduler.set_timesteps(steps)
     times = list(scheduler.timesteps)
+    if start < 1:
+        times = list(torch.linspace(start * int(times[0]), 0, steps).round().long())
     return list(zip(times, [*times[1:], None], strict=True))
 
 
@@ -92,13 +97,20 @@ def sample_small(decoder: Decoder, scheduler: Any, shape: Any, steps: int, gener
 
 @torch.no_grad()
 def sample_large(
-    first: Any, last: Any, scheduler: Any, small: Tensor, steps: int, generator: torch.Generator
+    first: Any, last: Any, scheduler: Any, small: Tensor, steps: int, generator: torch.Generator, start: float = 1.0
 ) -> Tensor:
-    """[B, 3, S, S] pictures in [-1, 1] of small ones [B, 3, h, h]; the last step is another network's (Karlo)."""
+    """[B, 3, S, S] pictures in [-1, 1] of small ones [B, 3, h, h]; the last step is another network's (Karlo).
+
+    Args:
+        start: below 1, the share of the timesteps that the enlarged picture is noised to, in place of noise alone.
+    """
     size = first.config.sample_size
     x = torch.randn((*small.shape[:2], size, size), generator=generator).to(small)
-    beside = enlarge(small, size)
-    for t, after in respaced(scheduler, steps):
+    beside, times = enlarge(small, size), respaced(scheduler, steps, start)
+    if start < 1:
+        bar = scheduler.alphas_cumprod[times[0][0]].to(small)
+        x = bar.sqrt() * beside + (1 - bar).sqrt() * x
+    for t, after in times:
         network = last if after is None else first
         noise = network(torch.cat([x, beside], 1), t.to(x.device)).sample
         x = scheduler.step(noise, t, x, prev_timestep=after, generator=generator).prev_sample

@@ -12,7 +12,7 @@ import torch
 from plugins.unclip.folder import Family
 from plugins.unclip.networks import PriorConfig, whiten
 from plugins.unclip.objectives import prior_loss
-from plugins.unclip.sampling import best_of, respaced, sample_embedding
+from plugins.unclip.sampling import best_of, enlarge, respaced, sample_embedding, sample_large
 from plugins.unclip.tower import Told
 
 TEXTS = ["a red mug", "a small toy of a blue robot"]
@@ -117,6 +117,26 @@ def test_respacing_is_karlos(family: Family, steps: int) -> None:
     pairs = respaced(family.schedulers["prior_scheduler"], steps)
     assert [int(t) for t, _ in pairs] == np.round(np.linspace(0, 999, steps))[::-1].astype(int).tolist()
     assert [None if a is None else int(a) for _, a in pairs] == [*[int(t) for t, _ in pairs][1:], None]
+
+
+def test_an_upsampler_may_start_from_the_enlarged_picture(family: Family) -> None:
+    """Told the noise exactly, it comes to the enlarged picture itself, from noise alone and from part of the way."""
+    scheduler = family.schedulers["super_res_scheduler"]
+    small = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(1)) * 1.6 - 0.8
+    beside = enlarge(small, 32).clamp(-1, 1)
+    seen: list[int] = []
+
+    def exact(x: torch.Tensor, t: torch.Tensor) -> Any:
+        seen.append(int(t))
+        a = scheduler.alphas_cumprod[t]
+        return SimpleNamespace(sample=(x[:, :3] - a.sqrt() * x[:, 3:]) / (1 - a).sqrt())
+
+    exact.config = SimpleNamespace(sample_size=32)  # type: ignore[attr-defined]
+    for start in (1.0, 0.35):
+        seen.clear()
+        found = sample_large(exact, exact, scheduler, small, 5, torch.Generator().manual_seed(2), start)
+        torch.testing.assert_close(found, beside, rtol=0, atol=2e-2)
+        assert seen == [round(999 * start * k / 4) for k in (4, 3, 2, 1, 0)]
 
 
 def test_sampling_draws_from_a_gaussian_whose_denoiser_is_known(family: Family) -> None:
