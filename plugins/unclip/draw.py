@@ -140,7 +140,8 @@ def large_pictures(family: Family, o: SamplingConfig, small: Tensor, generator: 
     """[B, 3, S, S] in [-1, 1] of small ones."""
     first = family.networks["super_res_first"]
     last = family.networks.get("super_res_last", first)
-    return sample_large(first, last, family.schedulers["super_res_scheduler"], small, o.upsampler_steps, generator, o.upsampler_start)
+    steps, start = o.upsampler_steps, o.upsampler_start
+    return sample_large(first, last, family.schedulers["super_res_scheduler"], small, steps, generator, start)
 
 
 def lead(family: Family, o: SamplingConfig, count: int, prompt: str, given: Tensor) -> Tensor:
