@@ -16,6 +16,8 @@ from core.testing.parts import finite, in_unit_range
 from core.types import Cameras, Condition
 
 TEXTS = ["a wooden chair", ""]
+EXAMPLES = ("index", "caption", "label")
+"""One of these a pool tells of each example; pictures without a camera and without any of them are no data."""
 
 
 def check_prior(c: Checked) -> None:
@@ -125,8 +127,9 @@ def check_data(c: Checked) -> None:
         rows, each = {k: v for k, v in batch.items() if isinstance(v, Tensor) and v.dim() == 4}, "camera"
     else:
         rows = {k: v for k, v in batch.items() if hasattr(v, "__len__") and not isinstance(v, str)}
-        found = f"keys: {sorted(batch)}"
-        if not c.require(bool(rows) and views is None, "a batch holds cameras, or rows of examples", found):
+        named = bool(rows.keys() & EXAMPLES) and views is None
+        promise = f"a batch holds cameras, or examples with their {', '.join(EXAMPLES)}"
+        if not c.require(named, promise, f"keys: {sorted(batch)}"):
             return
         views, each = next(iter(rows.values())), "example"
     torch.manual_seed(1)
