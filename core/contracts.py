@@ -212,9 +212,10 @@ class Prior(Module):
     def encode(self, rgb: Tensor) -> Tensor:
         """[B, H, W, 3] sRGB in [0, 1] to the prior's space [B, C, h, w]; differentiable."""
 
-    def encode_shape(self, geometry: Geometry) -> Tensor:
+    def encode_shape(self, geometry: Geometry, step: Step | None = None) -> Tensor:
         """Where ``shapes``: [B, C, ...] the shape as it is now in the prior's space (B is 1 for one object);
-        differentiable in the geometry's parameters.
+        differentiable in the geometry's parameters. ``step`` gives random streams; without one the answer is the same
+        each time.
 
         Raises:
             UserError: the geometry does not give what the space is made of.

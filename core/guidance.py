@@ -45,7 +45,7 @@ class Guidance:
     def loss(self, render: Render, asked: Asked, step: Step) -> Tensor:
         """The weighted loss of one batch of views."""
         if self.sees == "shape":
-            latents = self.prior.encode_shape(self.geometry)  # type: ignore[arg-type]
+            latents = self.prior.encode_shape(self.geometry, step)  # type: ignore[arg-type]
             told, untold, away = asked.of_shapes(self.prior, len(latents))
         else:
             latents = self._latents(render)

@@ -49,6 +49,8 @@ def _check_shapes(c: Checked, prior: Prior) -> None:
     if not c.require(latents.dim() >= 2 and len(latents) == 1, "encode_shape gives [1, ...]", f"{list(latents.shape)}"):
         return
     c.require(finite(latents), "what encode_shape gives is finite")
+    steps = [prior.encode_shape(ball, Step(k, 9, seed=2)) for k in (3, 3)]
+    c.require(torch.equal(*steps), "what encode_shape gives follows from the step's streams alone")
     if c.require(latents.requires_grad, "encode_shape is differentiable in the geometry"):
         (gradient,) = torch.autograd.grad(latents.square().sum(), ball.radius)
         c.require(finite(gradient) and bool(gradient), "the gradient of encode_shape is finite and not zero")

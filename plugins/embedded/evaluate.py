@@ -22,11 +22,14 @@ from plugins.embedded.judge import FRONT_BEHIND, ClipPrecision
 from plugins.embedded.prior import Embedded
 from plugins.embedded.sight import Sight
 
+UNLIKE: dict[str, Any] = {"scale": (0.85, 1.3), "shift": 0.15}
+"""Objects framed as in people's pictures, which are cut round them."""
 
-def pool(split: str, images: int) -> Any:
+
+def pool(split: str, images: int, **framing: Any) -> Any:
     """A pool of procedural pictures, asked of the registry."""
     data = get_registry().find("data", "procedural").load()
-    return data(data.Config(split=split, images=images, seed=11), Context())
+    return data(data.Config(split=split, images=images, seed=11, **framing), Context())
 
 
 def evaluate(
@@ -55,6 +58,8 @@ def evaluate(
             kind = "camera" if camera else "plain"
             found = _samples(prior, judge, batch, samples, camera)
             table["unet"] |= {f"{kind}_{k}_{split}": v for k, v in found.items()}
+    framed = pool("test", images, **UNLIKE).take(torch.arange(images).numpy())
+    table["sight"] |= {f"{k}_framed_unlike": v for k, v in _sight(prior, Sight.load(family), framed).items()}
     table["classifier"] |= _two_faces(judge)
     for part_name, figures in table.items():
         for name, value in figures.items():

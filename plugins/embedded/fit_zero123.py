@@ -19,6 +19,7 @@ from core.contracts import Context, Step
 from core.diffusion.novel_view import CameraProjection
 from core.diffusion.relative_pose import relative_pose
 from core.diffusion.sampler import ddim
+from core.errors import UserError
 from core.types import Cameras, Views
 from plugins.embedded.family import family_folder, part, save_half
 from plugins.embedded.latent_fit import UnetFit, UnetFitConfig
@@ -65,8 +66,14 @@ class EmbeddedZero123Fit(UnetFit):
         """Share of pairs told nothing at all: the other end of classifier-free guidance."""
         same: float = Field(0.05, ge=0, le=1)
         """Share of pairs that are one picture twice, which two random cameras of an object never come near."""
+        begun: float = Field(0.0, ge=0, lt=1)
+        """Share of the weights that ``start`` gave in those that are saved: a short training on other pictures is
+        averaged with what was known before (Wortsman et al. 2022, "Model soups")."""
 
     def __init__(self, options: Any, context: Context) -> None:
+        if options.begun and options.start is None:
+            raise UserError(f"begun={options.begun:g}: without start there are no weights before to average with")
+        self._begun: dict[str, Tensor] = {}  # files already, not for checkpoints
         self._image = [NamedEncoder.of_family(options.family)]
         self._sight = [self._image[0].sight]
         super().__init__(options, context)
@@ -88,6 +95,8 @@ class EmbeddedZero123Fit(UnetFit):
             self.model.cc_projection = CameraProjection.from_pretrained(own / "cc_projection")
         state = self.stored(own / "unet" if own.is_dir() else part(family, "unet", "embedded-unet"))
         self.take_over(self.model.unet, state | _widened(self.model.unet, state), family)
+        if self.options.begun:
+            self._begun = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
 
     def embeddings(self) -> Tensor:
         """[N, D] float16 embeddings of the whole pool."""
@@ -155,7 +164,10 @@ class EmbeddedZero123Fit(UnetFit):
 
     def finish(self, run: Any) -> None:
         """Save ``zero123/unet`` and ``zero123/cc_projection``; the other parts are the family's."""
-        folder = family_folder(self.options.family) / "zero123"
-        save_half(self.average.model.unet, folder / "unet")
-        self.average.model.cc_projection.save_pretrained(folder / "cc_projection")
+        folder, model = family_folder(self.options.family) / "zero123", self.average.model
+        for name, value in model.state_dict().items():
+            if name in self._begun:
+                value.lerp_(self._begun[name].to(value), self.options.begun)
+        save_half(model.unet, folder / "unet")
+        model.cc_projection.save_pretrained(folder / "cc_projection")
         self.remember("zero123", run)

@@ -13,9 +13,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from core.asked import Asked
 from core.config.base import Config as BaseConfig
-from core.contracts import Context, Geometry, Prior
+from core.contracts import Context, Geometry, Prior, Step
 from core.diffusion.process import DiffusionProcess
 from core.errors import UserError
 from core.generative.drawing import ask
@@ -23,7 +22,7 @@ from core.meshing.sampling import sample_surface
 from core.types import Cameras, Condition, Views
 from plugins.lion.fitted import fitted
 from plugins.lion.lion import Lion
-from plugins.lion.sampling import told_model
+from plugins.lion.sampling import Latents, told_model
 
 STEPS = 1000
 """Timesteps that continuous time is cut into, as the published models count them."""
@@ -32,7 +31,8 @@ STEPS = 1000
 class LionPrior(Prior):
     """Both score models as one: their space is ``z`` and ``h`` of a shape in a row, [B, D + N (3 + F)].
 
-    The local model is told ``z`` as it is before noise, as in training; both hear one time.
+    The local model is told ``z`` as it is before noise, as in training: that of the shape encoded last. Both hear one
+    time.
     """
 
     shapes = True
@@ -56,39 +56,38 @@ class LionPrior(Prior):
             )
         times = (torch.arange(STEPS, dtype=torch.float64) + 1) / STEPS
         self.process = DiffusionProcess(self.lion.sde.alpha(times).square())
-        self._random = context.generator("lion-prior")
         self._whole: Tensor | None = None
 
     def encode(self, rgb: Tensor) -> Tensor:
         raise UserError("the prior 'lion-prior' knows shapes, not pictures; set sees: shape for its guidance")
 
-    def encode_shape(self, geometry: Geometry) -> Tensor:
-        """[1, D + N (3 + F)]: the posterior's means, of N points drawn anew at each call.
+    def encode_shape(self, geometry: Geometry, step: Step | None = None) -> Tensor:
+        """[1, D + N (3 + F)]: the posterior's means, of N points that are drawn anew in each step.
 
         Raises:
             UserError: neither Gaussians nor a surface, or an empty one.
         """
         net = self.lion.average.model["vae"]
-        x = self.lion.normalised(self._points(geometry)[None])
+        random = torch.Generator().manual_seed(0) if step is None else step.generator("lion-prior")
+        x = self.lion.normalised(self._points(geometry, random)[None])
         z = net.encode_shape(x, torch.zeros).mean
         h = net.encode_points(x, z, torch.zeros).mean
         self._whole = z.detach()
         return torch.cat([z, h.flatten(1)], 1)
 
-    def _points(self, geometry: Geometry) -> Tensor:
+    def _points(self, geometry: Geometry, random: torch.Generator) -> Tensor:
         """[N, 3] world points, as many as the lion knows: of Gaussians the more opaque ones rather."""
         count = self.lion.options.data.options.points
         if not _gives(geometry, "splats"):
-            return sample_surface(geometry.surface(), count, self._random).positions
+            return sample_surface(geometry.surface(), count, random).positions
         splats = geometry.splats()
         share = splats.opacities.detach().double().cpu().clamp(min=1e-9)
-        chosen = torch.multinomial(share, count, replacement=len(share) < count, generator=self._random)
+        chosen = torch.multinomial(share, count, replacement=len(share) < count, generator=random)
         return splats.means[chosen.to(splats.means.device)]
 
     def decode(self, latents: Tensor) -> Tensor:
         """World points [B, N, 3] that latents stand for."""
-        z, h = self._parts(latents)
-        return self.lion.average.model["vae"].decode(h, z).points * self.lion.scale + self.lion.center
+        return self.lion.decode(Latents(*self._parts(latents))).points
 
     def _parts(self, latents: Tensor) -> tuple[Tensor, Tensor]:
         """``z`` [B, D] and ``h`` [B, N, 3 + F]."""
@@ -105,8 +104,7 @@ class LionPrior(Prior):
         lion = self.lion
         if not text or not lion.conditions.width:
             return torch.zeros(1, lion.conditions.width)
-        asked: Asked | None = ask(text)
-        told = lion.conditions.of_asked(asked, 1, self._random)
+        told = lion.conditions.of_asked(ask(text), 1, torch.Generator())  # which nothing is drawn from, for a text
         assert told is not None
         return told
 

@@ -19,9 +19,9 @@ from torch.nn import functional as F
 
 from core.contracts import Context
 from core.discovery import get_registry
-from plugins.unclip.draw import SamplingConfig, decoded, draw_embeddings, slerp
+from plugins.unclip.draw import BACKGROUND, SamplingConfig, decoded, draw_embeddings, large_pictures, slerp
 from plugins.unclip.folder import Family, load_family
-from plugins.unclip.sampling import Decoder
+from plugins.unclip.sampling import Decoder, enlarge
 
 
 def evaluate(
@@ -39,6 +39,7 @@ def evaluate(
     held, known = _pool(split, captions, 11, kinds), _pool("train", gallery, 0, kinds)
     bench = Bench(family, o, held, known, min(samples, captions))
     table = {"prior": bench.prior(), "pictures": bench.pictures(), "decoder": bench.decoder(), "words": bench.words()}
+    table["upsampler"] = bench.upsampler()
     for title, rows in table.items():
         print(f"\n{title}")
         for name, figures in rows.items():
@@ -179,6 +180,26 @@ class Bench:
             "null embedding": {"length": float(null.norm()), "off mean": float((null - self.gallery.mean(0)).norm())},
             "learned variance, share of its range": self._variance(),
         }  # fmt: skip
+
+    @torch.no_grad()
+    def upsampler(self) -> dict[str, dict[str, float]]:
+        """True pictures made small and enlarged again: tint and grain of the corners, which should be the plain grey
+        behind the object, in [-1, 1], and the PSNR; beside plain enlarging."""
+        true = self.held["rgb"][: self.count].movedim(-1, 1) * 2 - 1
+        side = self.family.networks["decoder"].config.sample_size
+        small = F.interpolate(true, size=(side, side), mode="bilinear", antialias=True)
+        rows = {"enlarged alone (bicubic)": enlarge(small, true.shape[-1])}
+        for start in sorted({self.o.upsampler_start, 1.0}):
+            o = self.o.model_copy(update={"upsampler_start": start})
+            name = "from noise alone" if start == 1 else f"from the enlarged picture, start {start:g}"
+            rows[name] = large_pictures(self.family, o, small, torch.Generator().manual_seed(7))
+        table = {}
+        for name, x in rows.items():
+            corner = x[..., :6, :6] - 2 * BACKGROUND + 1
+            tint, grain = corner.mean((2, 3)).abs().mean(), corner.std((2, 3)).mean()
+            error = (0.5 * (x - true)).square().mean()
+            table[name] = {"tint": float(tint), "grain": float(grain), "PSNR": float(-10 * error.log10())}
+        return table
 
     def _kinds(self, rgb: Tensor, own: Tensor, theirs: Tensor) -> dict[str, float]:
         seen, told = self._judged(rgb)[0], own != theirs

@@ -65,7 +65,7 @@ class Balls(Prior):
     def decode(self, latents: Tensor) -> Tensor:
         return latents
 
-    def encode_shape(self, geometry: Geometry) -> Tensor:
+    def encode_shape(self, geometry: Geometry, step: Step | None = None) -> Tensor:
         return geometry.sdf(self.points).view(1, 1, 3, 3, 3)
 
     def condition(self, texts: list[str], cameras: Cameras | None = None, views: Any = None) -> Condition:

@@ -11,11 +11,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from core.config.loading import load_job
 from core.contracts import Context, Step
 from core.diffusion.guidance import predict_with_guidance
 from core.diffusion.relative_pose import relative_pose
 from core.diffusion.sampler import ddim
+from core.discovery import get_registry
 from core.errors import UserError
+from core.stages import build_task
 from core.testing import check_component
 from core.types import Cameras, Views
 from plugins.embedded.camera import HARMONICS, embed_camera
@@ -80,10 +83,6 @@ def test_the_viewpoint_is_learned(fitted: dict[str, Any]) -> None:
 
 
 def test_the_new_channels_start_at_zero_and_the_rest_as_the_text_prior(family: Path) -> None:
-    from core.config.loading import load_job
-    from core.discovery import get_registry
-    from core.stages import build_task
-
     values = {
         "task": "embedded-zero123", "family": str(family), "start": str(family.parent / "text"), "device": "cpu",
         "channels": [16, 16, 16], "data": {"type": "procedural", "images": 64, "batch": 4},
@@ -106,6 +105,26 @@ def test_the_new_channels_start_at_zero_and_the_rest_as_the_text_prior(family: P
             for k, labels in ((1, heard), (-3, turned_away))
         ]
     assert torch.equal(*some)  # at first nothing depends on the concatenated picture, nor on the relative camera
+
+
+def test_what_is_saved_may_be_averaged_with_what_it_began_with(family: Path, tmp_path: Path) -> None:
+    own = tmp_path / "family"
+    shutil.copytree(family, own)
+    values = {
+        "task": "embedded-zero123", "family": str(own), "start": str(own), "begun": 0.75, "device": "cpu",
+        "channels": [16, 16, 16], "data": {"type": "procedural", "images": 64, "batch": 4},
+    }  # fmt: skip
+    registry = get_registry()
+    task: Any = build_task(load_job(values, (), registry), registry, 0, torch.device("cpu"))
+    weights = own / "zero123" / "unet" / "diffusion_pytorch_model.safetensors"
+    before = load_file(weights)["conv_in.weight"].float()
+    with torch.no_grad():
+        task.average.model.unet.conv_in.weight.add_(4.0)
+    task.finish(None)
+    after = load_file(weights)["conv_in.weight"].float()
+    torch.testing.assert_close(after, before + 1.0, rtol=1e-3, atol=2e-3)  # a quarter of what was added
+    with pytest.raises(UserError, match=r"begun=0.75: without start there are no weights before"):
+        build_task(load_job(values | {"start": None}, (), registry), registry, 0, torch.device("cpu"))
 
 
 def test_zero123_hears_how_far_it_turns(views: Views) -> None:
@@ -162,15 +181,19 @@ def test_the_nearest_of_several_pictures_is_the_one_turned_from(zero123: Embedde
     assert float((told.image[1:] - told.image[:1]).abs().max()) > 0.05  # type: ignore[index]
 
 
-def test_a_caption_is_the_likeliest_colour_and_kind(family: Path, views: Views) -> None:
-    prior = EmbeddedCaptioned(EmbeddedCaptioned.Config(family=str(family), precision="float32"), Context())
-    colors, kinds = prior.sight.colors, list(prior.sight.nouns)
+def always_sees(sight: Sight, color: str, kind: str) -> None:
+    """Whatever the picture."""
     with torch.no_grad():
-        for head, index in (("color", colors.index("orange")), ("kind", kinds.index("teapot"))):
-            layer: Any = prior.sight.heads[head]
+        for head, index in (("color", sight.colors.index(color)), ("kind", list(sight.nouns).index(kind))):
+            layer: Any = sight.heads[head]
             layer.weight.zero_()
             layer.bias.zero_()
             layer.bias[index] = 1
+
+
+def test_a_caption_is_the_likeliest_colour_and_kind(family: Path, views: Views) -> None:
+    prior = EmbeddedCaptioned(EmbeddedCaptioned.Config(family=str(family), precision="float32"), Context())
+    always_sees(prior.sight, "orange", "teapot")
     assert prior.look(views)[0] == "an orange teapot"
     told, own = prior.condition(["", ""], turntable([30.0, 120.0]), views), prior.condition(["a red mug"], turntable([30.0]), views)
     wanted = Embedded.condition(prior, ["an orange teapot", "a red mug"])
@@ -184,13 +207,7 @@ def test_a_picture_is_embedded_as_the_sentence_that_it_is_seen_to_be(family: Pat
     from transformers import CLIPModel, CLIPTokenizer
 
     tower = NamedEncoder.of_family(str(family))
-    colors, kinds = tower.sight.colors, list(tower.sight.nouns)
-    with torch.no_grad():
-        for head, index in (("color", colors.index("cyan")), ("kind", kinds.index("corgi"))):
-            layer: Any = tower.sight.heads[head]
-            layer.weight.zero_()
-            layer.bias.zero_()
-            layer.bias[index] = 1
+    always_sees(tower.sight, "cyan", "corgi")
     pixels = views.over(0.5).permute(0, 3, 1, 2) * 2 - 1
     found = tower(pixel_values=torch.cat([pixels, pixels.roll(3, -1)])).image_embeds
     noun = tower.sight.nouns["corgi"]

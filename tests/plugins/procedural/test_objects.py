@@ -27,7 +27,10 @@ def test_every_category_is_centred_and_fills_the_sphere(category: str) -> None:
         vertices, faces, colors = item.mesh(64)
         assert np.linalg.norm(vertices, axis=1).max() > RADIUS - 0.06
         assert np.abs(vertices.min(0) + vertices.max(0)).max() < 0.08
-        volume = np.einsum("ij,ij", vertices[faces[:, 0]], np.cross(vertices[faces[:, 1]], vertices[faces[:, 2]])) / 6
+        volume = (
+            np.einsum("ij,ij", vertices[faces[:, 0]], np.cross(vertices[faces[:, 1]], vertices[faces[:, 2]]))
+            / 6
+        )
         assert volume > 0  # faces look outwards
         assert colors.min() >= 0
         assert colors.max() <= 1
@@ -75,14 +78,18 @@ def test_articles(words: str, expected: str) -> None:
 
 def test_captions_are_phrased_as_documented() -> None:
     said = captions(("mug",), "red")
-    assert {"a red mug", "a mug, red", "a 3d model of a red mug", "a photo of a red mug", "red mug"} <= set(said)
+    assert {"a red mug", "a mug, red", "a 3d model of a red mug", "a photo of a red mug", "red mug"} <= set(
+        said
+    )
     assert "a small toy of a red mug" in said
     assert "an orange mug" in captions(("mug",), "orange")
     assert "an airplane, orange" in captions(("airplane",), "orange")
     assert "a shiny orange mug" in captions(("mug",), "orange", "glossy")
     assert "a metal blue robot" in captions(("robot",), "blue", "metal")
     assert caption(COLORED[0], "airplane", None) == "an airplane"
-    assert not any(word in text for text in captions(("mug",), None) for word in ("None", "{", "}", "  ", ","))
+    assert not any(
+        word in text for text in captions(("mug",), None) for word in ("None", "{", "}", "  ", ",")
+    )
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,9 @@ def reference(part: P.Part, points: F64) -> F64:
         return np.linalg.norm(x, axis=1) - a
     if part.shape == "ellipsoid":
         u, v = np.meshgrid(np.linspace(0, math.pi, 500), np.linspace(0, 2 * math.pi, 700))
-        shell = np.stack([a * np.sin(u) * np.cos(v), b * np.sin(u) * np.sin(v), c * np.cos(u)], -1).reshape(-1, 3)
+        shell = np.stack([a * np.sin(u) * np.cos(v), b * np.sin(u) * np.sin(v), c * np.cos(u)], -1).reshape(
+            -1, 3
+        )
         from scipy.spatial import cKDTree
 
         return cKDTree(shell).query(x)[0] * np.where(((x / [a, b, c]) ** 2).sum(1) < 1, -1, 1)

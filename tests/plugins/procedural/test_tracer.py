@@ -71,7 +71,11 @@ def test_hits_lie_on_the_surface_and_misses_miss(primitive: P.Part) -> None:
 
 def test_a_crowd_of_parts_matches_a_plain_marcher(primitives: dict[str, P.Part]) -> None:
     rng = np.random.default_rng(4)
-    parts = [part.transformed(tuple(rng.uniform(-1.2, 1.2, 3)), 0.35) for part in primitives.values() for _ in range(2)]
+    parts = [
+        part.transformed(tuple(rng.uniform(-1.2, 1.2, 3)), 0.35)
+        for part in primitives.values()
+        for _ in range(2)
+    ]
     packed, size, c2w = P.pack(parts), 64, cameras((70, 25))
     out = render(packed, c2w, FOV, size, size, samples=1)
     eye, directions = rays(c2w[0], size)
@@ -79,7 +83,8 @@ def test_a_crowd_of_parts_matches_a_plain_marcher(primitives: dict[str, P.Part])
     depth = np.full((size, size), 1.0)
     for _ in range(150):
         depth += (
-            signed_distance(packed, (eye + depth[..., None] * directions).reshape(-1, 3)).reshape(size, size) / unit
+            signed_distance(packed, (eye + depth[..., None] * directions).reshape(-1, 3)).reshape(size, size)
+            / unit
         )
     hit = depth < 6
     assert np.mean(hit != (out["mask"][0] > 0)) < 1e-3  # grazing rays
