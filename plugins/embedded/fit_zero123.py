@@ -50,7 +50,7 @@ class ViewpointUnet(nn.Module):
 
 
 class EmbeddedZero123Fit(UnetFit):
-    """v-prediction of one picture's latents under another one; each object of the pool gives pairs both ways."""
+    """v-prediction of one picture's latents under another one; each object of the pool gives pairs of all its views."""
 
     class Config(UnetFitConfig):
         start: str | None = "built-in"
@@ -64,6 +64,9 @@ class EmbeddedZero123Fit(UnetFit):
         """Share of pairs whose concatenated latent is zero."""
         nothing: float = Field(0.05, ge=0, le=1)
         """Share of pairs told nothing at all: the other end of classifier-free guidance."""
+        repaint: float = Field(0.0, ge=0, le=1)
+        """Share of pairs whose colour channels are exchanged, alike in both pictures: how an object turns does not hang
+        on its colour, and pairs of kind and colour are learned that no picture shows."""
         same: float = Field(0.05, ge=0, le=1)
         """Share of pairs that are one picture twice, which two random cameras of an object never come near."""
         begun: float = Field(0.0, ge=0, lt=1)
@@ -77,6 +80,9 @@ class EmbeddedZero123Fit(UnetFit):
         self._image = [NamedEncoder.of_family(options.family)]
         self._sight = [self._image[0].sight]
         super().__init__(options, context)
+        images, views = self.data.options.images, self.data.options.views
+        if views < 2 or images % views:
+            raise UserError(f"data: {images} pictures, {views} of each object, leave one without another view")
 
     def build_model(self) -> Any:
         unet = self.build_unet()
@@ -98,51 +104,70 @@ class EmbeddedZero123Fit(UnetFit):
         if self.options.begun:
             self._begun = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
 
-    def embeddings(self) -> Tensor:
-        """[N, D] float16 embeddings of the whole pool."""
+    def pool(self, repainted: bool) -> tuple[Tensor, Tensor]:
+        """[N, C, h, w] and [N, D] float16: latents of the whole pool, or of its repainted copy, and their embeddings."""
+        views = self.data.options.views
+        latents = self.repainted(views) if repainted else self.latents()
         weights = part(self.options.family, "sight", "embedded-sight") / "model.safetensors"
-        return self.kept("named", weights, self._name_pool)
+        name = f"named-repainted-{views}" if repainted else "named"
+        return latents, self.kept(name, weights, lambda: self._named(latents))
 
-    def _name_pool(self) -> Tensor:
+    def _named(self, latents: Tensor) -> Tensor:
         tower = self._image[0].to(self.device)
-        return torch.cat([tower.of_latents(x.float().to(self.device)).half().cpu() for x in self.latents().split(512)])
+        return torch.cat([tower.of_latents(x.float().to(self.device)).half().cpu() for x in latents.split(512)])
+
+    def shown(self, given: Tensor, wanted: Tensor, step: Step) -> list[Tensor]:
+        """Latents [B, C, h, w] and embeddings [B, D] of the ``given`` pictures, latents of the ``wanted`` ones."""
+        latents, named = self.pool(False)
+        out = [latents[given], named[given], latents[wanted]]
+        if self.options.repaint:
+            painted = torch.rand(len(given), generator=step.generator("repaint")) < self.options.repaint
+            latents, named = self.pool(True)
+            for k, (of, index) in enumerate(((latents, given), (named, given), (latents, wanted))):
+                out[k][painted] = of[index[painted]]
+        return [x.float().to(self.device) for x in out]
+
+    def other(self, wanted: Tensor, step: Step) -> Tensor:
+        """[B] another picture of each one's object; the pool shows an object ``views`` times in a row."""
+        views = self.data.options.views
+        place = wanted % views
+        further = torch.randint(1, views, wanted.shape, generator=step.generator("partner"))
+        return wanted - place + (place + further) % views
 
     def training_step(self, step: Step) -> dict[str, Tensor]:
         wanted = self.data.draw(step)
-        given = wanted ^ 1  # the pool shows each object twice in a row
+        given = self.other(wanted, step)
         elevation = torch.from_numpy(self.data.pool["elevation"])
         swap = elevation[given] > OVERHEAD
         given, wanted = torch.where(swap, wanted, given), torch.where(swap, given, wanted)
         same = torch.rand(len(given), generator=step.generator("same")) < self.options.same
         wanted = torch.where(same, given, wanted)
         pose = relative_pose(self.data.cameras(given), self.data.cameras(wanted))
-        x0 = self.latents()[wanted].float().to(self.device)
+        latent, embedding, x0 = self.shown(given, wanted, step)
         noise = torch.randn(x0.shape, generator=step.generator("noise")).to(x0)
         level = torch.rand(len(x0), generator=step.generator("level")) ** self.options.skew
         t = self.process.timestep(level).to(self.device)
         noisy = self.process.add_noise(x0, noise, t)
-        token, picture, camera = self._told(given, pose, step)
+        token, picture, camera = self._told(latent, embedding, pose, step)
         output = self.model.unet(
             torch.cat([noisy, picture], 1), t, encoder_hidden_states=token, class_labels=camera
         ).sample
         return {"v": F.mse_loss(output.float(), self.process.target(x0, noise, t))}
 
-    def _told(self, given: Tensor, pose: Tensor, step: Step) -> tuple[Tensor, Tensor, Tensor]:
+    def _told(self, seen: Tensor, embedding: Tensor, pose: Tensor, step: Step) -> tuple[Tensor, Tensor, Tensor]:
         """The token [B, 1, D], the concatenated latent [B, C, h, w] and the vector beside the timestep [B, 18]."""
         o, device = self.options, self.device
-        roll = torch.rand(len(given), generator=step.generator("condition")).to(device)
+        roll = torch.rand(len(seen), generator=step.generator("condition")).to(device)
         nothing = roll < o.nothing
         blind = (roll >= o.nothing) & (roll < o.nothing + o.no_token)
         apart = (roll >= o.nothing + o.no_token) & (roll < o.nothing + o.no_token + o.no_picture)
         pose = pose.to(device)
-        embedding = self.embeddings()[given].float().to(device) * ~(blind | nothing)[:, None]
+        embedding = embedding * ~(blind | nothing)[:, None]
         # Where nothing is told the token is zero after the projection, as it is when guidance asks for it.
         token = self.model.cc_projection(embedding, pose) * ~nothing[:, None]
-        latent = self.latents()[given].float().to(device) / self._vae[0].config.scaling_factor
-        picture = latent * ~(apart | nothing)[:, None, None, None]
+        picture = seen / self._vae[0].config.scaling_factor * ~(apart | nothing)[:, None, None, None]
         with torch.no_grad():
-            seen = self._sight[0].to(device)(latent * self._vae[0].config.scaling_factor).viewpoint
-        camera = told_viewpoint(seen, pose)
+            camera = told_viewpoint(self._sight[0].to(device)(seen).viewpoint, pose)
         return token[:, None], picture, camera * ~(nothing | apart)[:, None]
 
     @torch.no_grad()
@@ -154,7 +179,7 @@ class EmbeddedZero123Fit(UnetFit):
         prior = EmbeddedZero123.of(parts, self.context).to(self.device)
         around = Cameras.turntable(torch.arange(8) * torch.pi / 4, 0.3, self.data.options.size)
         rows = []
-        for k in range(0, 12, 2):
+        for k in range(0, 6 * self.data.options.views, self.data.options.views):
             rgb = torch.from_numpy(self.data.pool["rgb"][k : k + 1]).float() / 255
             views = Views(rgb, torch.ones_like(rgb[..., :1]), self.data.cameras(torch.tensor([k])))
             told = prior.condition(nobody, around, views)

@@ -22,6 +22,7 @@ from core.diffusion.process import DiffusionProcess
 from core.errors import UserError
 from plugins.embedded.camera import CAMERA_DIM
 from plugins.embedded.card import training_facts
+from plugins.embedded.classifier import repaint
 from plugins.embedded.family import Average, part, record
 from plugins.embedded.tokenizer import MAX_LENGTH
 
@@ -90,10 +91,24 @@ class LatentFit(Task):
             if not path.exists():
                 log.info("making the %s of %d pictures", what, len(self.data.pool["rgb"]))
                 partial = path.with_suffix(f".{os.getpid()}.tmp")
-                save_file({what: make()}, partial)
+                # Within a step's autocast the pool would be half as exact, and half floats cannot be joined there.
+                with torch.autocast(self.device.type, enabled=False):
+                    save_file({what: make()}, partial)
                 partial.replace(path)
             (self._kept[what],) = load_file(path).values()
         return self._kept[what]
+
+    def repainted(self, views: int = 1) -> Tensor:
+        """[N, C, h, w] float16 latents of the pool with exchanged channels, the same for ``views`` pictures in a row."""
+        name = "repainted" if views == 1 else f"repainted-{views}"
+        return self.kept(name, self._vae_weights, lambda: self._repaint(views))
+
+    def _repaint(self, views: int) -> Tensor:
+        order = torch.Generator().manual_seed(5)
+        rgb = torch.from_numpy(self.data.pool["rgb"])
+        sets = rgb.view(-1, views * rgb.shape[1], *rgb.shape[2:])
+        done = torch.cat([repaint(part, 1.0, order)[0] for part in sets.split(1024)])
+        return self.encode(done.view_as(rgb).numpy())
 
     @torch.no_grad()
     def encode(self, pool: Any) -> Tensor:

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from core.contracts import Context, Step
 from plugins.embedded.camera import HARMONICS, embed_camera
-from plugins.embedded.classifier import Block, repaint
+from plugins.embedded.classifier import Block
 from plugins.embedded.family import Average, family_folder, part
 from plugins.embedded.latent_fit import LatentFit, LatentFitConfig
 
@@ -111,15 +111,6 @@ class EmbeddedSight(LatentFit):
         channels, colors = self._vae[0].config.latent_channels, list(self.data.color_names)
         self.start(lambda: Sight(channels, nouns, colors, options.width), "sight")
         self.average = Average(self.model, options.average)
-
-    def repainted(self) -> Tensor:
-        """[N, C, h, w] float16 latents of the pool with exchanged channels."""
-        return self.kept("repainted", self._vae_weights, self._repaint)
-
-    def _repaint(self) -> Tensor:
-        order = torch.Generator().manual_seed(5)
-        parts = torch.from_numpy(self.data.pool["rgb"]).split(1024)
-        return self.encode(torch.cat([repaint(part, 1.0, order)[0] for part in parts]).numpy())
 
     def training_step(self, step: Step) -> dict[str, Tensor]:
         batch = self.data.batch(step)

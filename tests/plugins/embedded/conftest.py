@@ -19,7 +19,7 @@ FITS: dict[str, dict[str, Any]] = {
     "embedded-classifier": {"width": 8},
     "embedded-unet": {"channels": [16, 16, 16]},
     "embedded-sight": {"width": 16},
-    "embedded-zero123": {"channels": [16, 16, 16]},
+    "embedded-zero123": {"channels": [16, 16, 16], "repaint": 0.5},
     "embedded-multiview": {"channels": [16, 16, 16]},
 }
 SETS = {"views": 5, "orbit": True, "images": 40, "batch": 2}
@@ -49,7 +49,7 @@ def fitted(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, A
     folder = tmp_path_factory.mktemp("family")
     runs: dict[str, Any] = {"folder": folder}
     for task, options in FITS.items():
-        sets = SETS if task == "embedded-multiview" else {}
+        sets = {"embedded-multiview": SETS, "embedded-zero123": {"views": 4}}.get(task, {})
         start = {"start": str(folder)} if task in ("embedded-zero123", "embedded-multiview") else {}
         job = load_job(
             {"task": task, "steps": 2, "device": "cpu", "preview_every": 0, "checkpoint_every": 0, "log_every": 1,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,48 @@ def test_what_is_saved_may_be_averaged_with_what_it_began_with(family: Path, tmp
     torch.testing.assert_close(after, before + 1.0, rtol=1e-3, atol=2e-3)  # a quarter of what was added
     with pytest.raises(UserError, match=r"begun=0.75: without start there are no weights before"):
         build_task(load_job(values | {"start": None}, (), registry), registry, 0, torch.device("cpu"))
+
+
+def test_zero123_s_pairs_show_one_object_twice(fitted: dict[str, Any]) -> None:
+    """Never one picture with itself, each other view of its object as often as the next."""
+    task: Any = fitted["embedded-zero123"].current
+    wanted = torch.randint(64, (3000,), generator=torch.Generator().manual_seed(0))
+    given = task.other(wanted, Step(0, 1))
+    seeds = torch.from_numpy(task.data.pool["seed"])
+    assert torch.equal(seeds[given], seeds[wanted]) and bool((given != wanted).all())
+    further = torch.bincount((given - wanted) % 4, minlength=4)[1:]
+    assert bool(((further - 1000).abs() < 4 * (3000 * 2 / 9) ** 0.5).all())
+
+
+def test_zero123_s_repainted_pairs_have_exchanged_their_channels_alike(fitted: dict[str, Any]) -> None:
+    """Where a pair is repainted, both latents are of the object's pictures under one order of the channels."""
+    task: Any = fitted["embedded-zero123"].current
+    plain, painted = task.pool(False)[0], task.pool(True)[0]
+    rgb = torch.from_numpy(task.data.pool["rgb"])
+    for first in (0, 8, 60):
+        alike = [
+            order for order in permutations(range(3))
+            if torch.allclose(task.encode(rgb[first : first + 4][..., list(order)].numpy()), painted[first : first + 4], atol=2e-3)
+        ]  # fmt: skip
+        assert alike and (0, 1, 2) not in alike
+    wanted = torch.arange(64).repeat(20)
+    given = task.other(wanted, Step(0, 1))
+    seen, embedding, x0 = task.shown(given, wanted, Step(0, 1))
+    changed = (x0 == painted[wanted].float()).flatten(1).all(1)
+    assert abs(float(changed.float().mean()) - 0.5) < 0.06
+    for k, source in ((seen, (plain, painted)), (embedding, (task.pool(False)[1], task.pool(True)[1]))):
+        assert torch.equal(k[changed], source[1][given[changed]].float())
+        assert torch.equal(k[~changed], source[0][given[~changed]].float())
+
+
+@pytest.mark.parametrize(("images", "views"), [(62, 4), (64, 1)])
+def test_zero123_needs_another_view_of_each_object(family: Path, images: int, views: int) -> None:
+    values = {
+        "task": "embedded-zero123", "family": str(family), "start": str(family), "device": "cpu",
+        "channels": [16, 16, 16], "data": {"type": "procedural", "images": images, "views": views, "batch": 4},
+    }  # fmt: skip
+    with pytest.raises(UserError, match=f"data: {images} pictures, {views} of each object, leave one without another"):
+        build_task(load_job(values, (), get_registry()), get_registry(), 0, torch.device("cpu"))
 
 
 def test_zero123_hears_how_far_it_turns(views: Views) -> None:
