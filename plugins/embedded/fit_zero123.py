@@ -105,7 +105,7 @@ class EmbeddedZero123Fit(UnetFit):
             self._begun = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
 
     def pool(self, repainted: bool) -> tuple[Tensor, Tensor]:
-        """[N, C, h, w] and [N, D] float16: latents of the whole pool, or of its repainted copy, and their embeddings."""
+        """[N, C, h, w] and [N, D] float16: the whole pool's latents, or its repainted copy's, and their embeddings."""
         views = self.data.options.views
         latents = self.repainted(views) if repainted else self.latents()
         weights = part(self.options.family, "sight", "embedded-sight") / "model.safetensors"

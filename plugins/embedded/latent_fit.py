@@ -99,7 +99,7 @@ class LatentFit(Task):
         return self._kept[what]
 
     def repainted(self, views: int = 1) -> Tensor:
-        """[N, C, h, w] float16 latents of the pool with exchanged channels, the same for ``views`` pictures in a row."""
+        """[N, C, h, w] float16 latents of the pool with exchanged channels, alike in ``views`` pictures in a row."""
         name = "repainted" if views == 1 else f"repainted-{views}"
         return self.kept(name, self._vae_weights, lambda: self._repaint(views))
 
