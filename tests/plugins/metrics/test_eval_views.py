@@ -72,6 +72,19 @@ def test_the_given_objects_are_sixteen_unseen_ones(tmp_path: Path) -> None:
     assert float(cameras.elevation.rad2deg()) == pytest.approx(ELEVATION, abs=1e-3)
 
 
+def test_settings_are_chosen_by_other_objects_than_those_that_measure() -> None:
+    from plugins.metrics import given
+    from plugins.procedural.splits import is_held_out, split_of
+
+    folder = Path(given.__file__).parent
+    chosen, measured = (given_objects(folder / f"{n}.yaml", 0) for n in ("validation", "image"))
+    assert all(split_of(one.source.object.seed) == "test" for one in chosen)
+    assert not {one.source.object.seed for one in chosen} & {one.source.object.seed for one in measured}
+    pairs = [[(o.source.object.category, o.source.object.color) for o in listed] for listed in (chosen, measured)]
+    assert not set(pairs[0]) & set(pairs[1])
+    assert [is_held_out(*pair) for pair in pairs[0]] == [True] * 8 + [False] * 8
+
+
 def test_a_written_picture_is_the_object_on_nothing(tmp_path: Path) -> None:
     one = given_objects(None, 1)[0]
     image = torch.from_numpy(__import__("numpy").asarray(Image.open(one.write(tmp_path))).copy()).float() / 255
