@@ -31,7 +31,7 @@ _ADAM_EPS = {"vae": 1e-3, "score": 1e-4}
 
 
 class Lsgm(Generator):
-    """Trains the autoencoder alone (stage 1), both together (stage 2), or a new score model alone (stage 3).
+    """Trains the autoencoder alone (stage 1), both together (stage 2), or the score model alone (stage 3).
 
     All terms are nats, summed over a picture's values and latents and averaged over the batch.
     """
@@ -71,9 +71,10 @@ class Lsgm(Generator):
             fixed = self.options.train == "prior"
             self.vae.load_state_dict((previous.average.model["vae"] if fixed else previous.vae).state_dict())
             self.average.model["vae"].load_state_dict(previous.average.model["vae"].state_dict())
-            if previous.has_prior and not fixed:
-                self.score.load_state_dict(previous.score.state_dict())
-                self.average.model["score"].load_state_dict(previous.average.model["score"].state_dict())
+            if previous.has_prior and not (fixed and self.options.anew):
+                averaged = previous.average.model["score"]
+                self.score.load_state_dict((averaged if fixed else previous.score).state_dict())
+                self.average.model["score"].load_state_dict(averaged.state_dict())
             if not fixed:
                 self.average.count.copy_(previous.average.count)
         if self.options.train == "prior":

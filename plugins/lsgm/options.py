@@ -25,7 +25,10 @@ class LsgmConfig(BaseConfig):
     size: int = Field(32, ge=8)
     """Side in pixels that pictures are scaled down to."""
     train: Literal["vae", "joint", "prior"] = "joint"
-    """The autoencoder under N(0, I); both end to end; or a new score model on the latents of a fixed one."""
+    """The autoencoder under N(0, I); both end to end; or a score model alone on the latents of a fixed one."""
+    anew: bool = True
+    """Whether a score model that is trained alone starts with new weights, as published, or goes on with the averaged
+    ones of the stage before, which short trainings gain from."""
     vae: VaeConfig = VaeConfig()
     """The autoencoder."""
     score: ScoreConfig = ScoreConfig()

@@ -119,6 +119,15 @@ def test_stages_hand_over(joint: Lsgm) -> None:
                            joint.score.network.all_modules[-1].weight), "and a new score model is fitted to it"  # fmt: skip
 
 
+def test_a_score_model_may_go_on_alone(joint: Lsgm) -> None:
+    """With anew=false both the trained and the averaged weights start from the averaged ones."""
+    before = joint.average.model["score"].state_dict()
+    task = tiny("prior", joint, anew=False)
+    for model in (task.score, task.average.model["score"]):
+        assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert {id(p) for g in task.param_groups() for p in g["params"]} == {id(p) for p in task.score.parameters()}
+
+
 def test_samples_follow_from_the_averaged_weights(joint: Lsgm) -> None:
     joint.eval()
     one = joint.sample(2, ask(""), seeded())
