@@ -20,6 +20,10 @@ PRESETS: dict[str, tuple[str, ...]] = {
     "image-to-3d": (*FEW, *COARSE, *ONE_UPDATE),
     "imagedream": (*FEW, *COARSE, *ONE_UPDATE),
     "zero123": (*FEW, *COARSE, "data.cameras.size=32"),
+    "zero123-then-detail": (
+        *FEW[1:], *COARSE, "stages.0.steps=3", "stages.1.steps=2", "stages.0.data.cameras.size=32",
+        *(f"stages.1.{o}" for o in ONE_UPDATE),
+    ),
     "magic123": (*FEW, *COARSE, "data.cameras.size=32"),
     "realfusion": (*FEW[1:], *COARSE, "stages.0.steps=3", "stages.1.steps=3", "stages.1.data.cameras.size=32"),
     "dreamgaussian": (*FEW[1:], *ONE_UPDATE[1:], "stages.0.steps=4", "stages.1.steps=2"),

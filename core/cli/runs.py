@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from core.config.job import Job
 
 TEXT_PRESET = "text-to-3d"
-IMAGE_PRESET = "zero123"
+IMAGE_PRESET = "zero123-then-detail"
 _FITS_NOTHING = "{0} fits nothing: its task is 'lift'. Use: text \"a red mug\" --config {0}"
 _KEY = re.compile(r"[A-Za-z_][\w.\[\]-]*=", re.ASCII)
 

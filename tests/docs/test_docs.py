@@ -161,7 +161,7 @@ def _positional(words: list[str]) -> list[str]:
 
 
 def _load(verb: str, words: list[str], positional: list[str]) -> None:
-    default = {"text": "text-to-3d", "image": "zero123"}.get(verb)
+    default = {"text": "text-to-3d", "image": "zero123-then-detail"}.get(verb)
     config = words[words.index("--config") + 1] if "--config" in words else default
     extra = {"text": {"prompt": positional[0]}, "image": {"image": positional[0]}}.get(verb, {})
     job = load_job(config if default else positional[0], positional[1:], get_registry(), extra)
