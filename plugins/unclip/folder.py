@@ -41,7 +41,9 @@ class Family:
 def save_family(family: Family, folder: Path) -> Path:
     """Write a folder in half precision. The last step's network is the first's where there is no other."""
     from transformers import CLIPImageProcessor
+    from transformers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()  # it would break the status line
     networks = dict(family.networks)
     if "super_res_first" in networks:
         networks.setdefault("super_res_last", networks["super_res_first"])
@@ -89,7 +91,9 @@ def load_family(folder: Path) -> Family:
         UserError: it is none, another model's, or damaged, in one sentence.
     """
     from diffusers import UnCLIPScheduler
+    from transformers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()  # it would break the status line
     check_folder(folder)
     found = Family(load_tower(folder))
     for name in NETWORKS:
